@@ -1,0 +1,4 @@
+//! The actors that carry out what the machine decides.
+
+pub mod directory;
+pub mod front;

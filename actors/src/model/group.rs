@@ -1,0 +1,51 @@
+//! What a group remembers beside its jobs and runners.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::Cursor;
+
+/// A group's own snapshot. Jobs and runners are saved one by one beside it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GroupSnapshot {
+    /// The last delivery of the inbox whose effect is in the saved jobs.
+    pub cursor: Cursor,
+    /// Whether it creates no runners until it is resumed.
+    pub drained: bool,
+    /// Failed attempts to start a runner in a row.
+    pub failures: u32,
+    /// No runner is created before this time.
+    pub not_before: Option<Timestamp>,
+    /// The last error, in words, and when it came.
+    pub last_error: Option<LastError>,
+    /// The last health check that was carried through.
+    pub last_healthcheck: Option<Healthcheck>,
+}
+
+/// An error and its time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastError {
+    /// When it came.
+    pub at: Timestamp,
+    /// What failed, on what, why.
+    pub text: String,
+}
+
+/// What a health check found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Healthcheck {
+    /// When its listings were complete.
+    pub at: Timestamp,
+    /// Runners of this group that GitHub lists; none when GitHub did not answer.
+    pub registered: Option<u32>,
+    /// Instances of this group that the backend lists; none when it did not answer.
+    pub instances: Option<u32>,
+    /// Differences that were found and are being repaired.
+    pub repairs: u32,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self(0)
+    }
+}

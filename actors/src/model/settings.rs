@@ -1,0 +1,156 @@
+//! A group's settings, already checked: nothing past the configuration checks them again.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{GroupName, RepositoryId};
+
+/// Where a group's runners are registered at GitHub. Logins and names compare without case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// A GitHub enterprise, by slug.
+    Enterprise(String),
+    /// An organization, by login.
+    Organization(String),
+    /// One repository.
+    Repository {
+        /// Login of the owner.
+        owner: String,
+        /// Name without the owner.
+        name: String,
+    },
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enterprise(slug) => write!(f, "enterprise {slug}"),
+            Self::Organization(login) => write!(f, "organization {login}"),
+            Self::Repository { owner, name } => write!(f, "repository {owner}/{name}"),
+        }
+    }
+}
+
+/// Operating system of a runner, spelt as in `runs-on` labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Os {
+    /// Linux, the default.
+    Linux,
+    /// Windows.
+    Windows,
+    /// macOS.
+    Macos,
+}
+
+impl Os {
+    /// As a label, lower case: `linux`, `windows`, `macos`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Linux => "linux",
+            Self::Windows => "windows",
+            Self::Macos => "macos",
+        }
+    }
+
+    /// As GitHub's list of runner downloads spells it: `linux`, `win`, `osx`.
+    #[must_use]
+    pub fn download_name(self) -> &'static str {
+        match self {
+            Self::Linux => "linux",
+            Self::Windows => "win",
+            Self::Macos => "osx",
+        }
+    }
+}
+
+/// Processor architecture of a runner, spelt as in `runs-on` labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// 64-bit x86, the default.
+    X64,
+    /// 64-bit ARM.
+    Arm64,
+    /// 32-bit ARM.
+    Arm,
+}
+
+impl Arch {
+    /// As a label and in GitHub's list of runner downloads: `x64`, `arm64`, `arm`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::X64 => "x64",
+            Self::Arm64 => "arm64",
+            Self::Arm => "arm",
+        }
+    }
+}
+
+/// Everything the brain needs to know of one runner group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// Its name, unique in the configuration.
+    pub name: GroupName,
+    /// Where its runners are registered.
+    pub scope: Scope,
+    /// Labels of its runners, lower case, without duplicates, without the implicit `self-hosted`.
+    pub labels: Vec<String>,
+    /// Runners kept available beyond demand.
+    pub min: u32,
+    /// Runners that may exist at once, in whatever state.
+    pub max: u32,
+    /// Among groups that serve a job the highest wins. Default 0.
+    pub priority: i32,
+    /// Operating system. Default Linux.
+    pub os: Os,
+    /// Architecture. Default x64.
+    pub arch: Arch,
+    /// How long a runner may take from the creation of its instance until it is online.
+    pub time_to_start: Duration,
+    /// How long a runner may be online, busy or not.
+    pub time_to_live: Duration,
+    /// How long a runner above `min` may be idle.
+    pub idle_timeout: Duration,
+    /// Time between two health checks.
+    pub healthcheck_interval: Duration,
+    /// Whether jobs of public repositories are served. Default true.
+    pub allows_public_repositories: bool,
+    /// Only these repositories are served; empty: all.
+    pub selected_repository_ids: Vec<RepositoryId>,
+    /// Whether GitHub lets only `selected_workflows` use the runner group. Default false.
+    pub restricted_to_workflows: bool,
+    /// Workflows that may use the runner group, as GitHub spells them: `octo/app/.github/workflows/ci.yml@main`.
+    pub selected_workflows: Vec<String>,
+    /// Path or text of the script the runner runs before each job; empty: none.
+    pub job_started_script: String,
+    /// Path or text of the script the runner runs after each job; empty: none.
+    pub job_completed_script: String,
+    /// Name of the backend, for people and metrics: `process`, `base`, …
+    pub backend: &'static str,
+    /// Longest time one create may take before its outcome counts as unknown.
+    pub create_timeout: Duration,
+    /// Longest time one delete may take before its outcome counts as unknown.
+    pub delete_timeout: Duration,
+    /// Calls to the backend that may run at once, at least 1.
+    pub max_concurrency: usize,
+}
+
+impl GroupSettings {
+    /// Labels a runner registers with: `self-hosted`, the operating system, the architecture and the group's own.
+    #[must_use]
+    pub fn runner_labels(&self) -> Vec<String> {
+        let mut labels = vec!["self-hosted".to_owned(), self.os.label().to_owned(), self.arch.label().to_owned()];
+        for label in &self.labels {
+            if !labels.iter().any(|l| l.eq_ignore_ascii_case(label)) {
+                labels.push(label.clone());
+            }
+        }
+        labels
+    }
+}

@@ -1,0 +1,13 @@
+//! What the brain needs from the world: small traits, idempotent where they say so.
+
+pub mod backend;
+pub mod clock;
+pub mod github;
+pub mod observer;
+pub mod store;
+
+pub use backend::{Backend, BackendError};
+pub use clock::Clock;
+pub use github::{GitHub, GitHubError};
+pub use observer::{Observation, Observer};
+pub use store::{Store, StoreError};

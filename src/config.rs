@@ -1,0 +1,1 @@
+//! The configuration: raw shapes in, checked settings out.

@@ -1,0 +1,1 @@
+//! The HTTP front: webhook, admin API, health and metrics.

@@ -1,0 +1,10 @@
+//! runner-manager: fleets of self-hosted GitHub Actions runners.
+
+pub mod backend;
+pub mod config;
+pub mod demo;
+pub mod github;
+pub mod http;
+pub mod metrics;
+pub mod store;
+pub mod telemetry;
