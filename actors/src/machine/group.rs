@@ -1,6 +1,7 @@
 //! One group: its jobs, its demand, its fleet, and what follows when any of them changes.
 
 mod command;
+mod jobs;
 
 pub use command::Refusal;
 
@@ -16,13 +17,12 @@ use crate::machine::demand::Demand;
 use crate::machine::fleet::Fleet;
 use crate::machine::health::{self, Listing, Suspects, Verdict};
 use crate::machine::plan::{Hold, Plan, Situation, plan};
-use crate::machine::{job as job_machine, runner as runner_machine};
-use crate::model::delivery::{Delivery, JobAction, RunnerRef};
+use crate::machine::runner as runner_machine;
 use crate::model::group::{GroupSnapshot, Healthcheck, LastError};
 use crate::model::job::{Job, JobStatus, Milestone};
 use crate::model::runner::{DeleteReason, Removal, Runner, RunnerState, Transition};
 use crate::model::settings::GroupSettings;
-use crate::port::store::{InboxEntry, Loaded};
+use crate::port::store::Loaded;
 
 /// Final jobs kept at hand, so that late events of them need no look into the store.
 const FINAL_JOBS_MAX: usize = 1000;
@@ -199,115 +199,33 @@ impl Group {
 
     /// Wakes the runners that were loaded; for a group that was just built.
     #[must_use]
-    pub fn recover(&self) -> Vec<Effect> {
-        self.fleet.iter().map(|r| Effect::Spawn(Arc::clone(r), runner_machine::Event::Recovered)).collect()
+    pub fn recover(&mut self) -> Vec<Effect> {
+        let fleet = &self.fleet;
+        self.snapshot.unsettled.retain(|runner, _| fleet.get(runner).is_some());
+        let names: Vec<RunnerName> = self.fleet.iter().map(|runner| runner.name.clone()).collect();
+        names.iter().flat_map(|name| self.revive(name)).collect()
     }
 
-    /// A delivery of the inbox.
-    pub fn delivered(&mut self, entry: InboxEntry, now: Timestamp) -> Vec<Effect> {
-        if entry.cursor <= self.snapshot.cursor {
-            return vec![];
-        }
-        self.snapshot.cursor = entry.cursor;
-        self.dirty = true;
-        let mut effects = vec![];
-        let delivery = entry.delivery;
-        let runner = if entry.assigned {
-            self.job_event(&delivery, entry.known, &mut effects)
-        } else {
-            delivery.event.runner.clone()
-        };
-        let final_job =
-            entry.assigned && self.jobs.get(&delivery.event.job.id).is_some_and(|j| j.status == JobStatus::Completed);
-        if let Some(name) = runner.as_ref().and_then(|r| self.our_runner(r)) {
-            let job = delivery.event.job.id;
-            match delivery.event.action {
-                JobAction::Completed => {
-                    effects.push(Effect::Tell(name, runner_machine::Event::JobCompleted(job)));
-                }
-                JobAction::InProgress if !final_job => {
-                    effects.push(Effect::Tell(name, runner_machine::Event::JobStarted(job)));
-                }
-                JobAction::InProgress | JobAction::Queued | JobAction::Waiting => {}
-            }
-        }
-        self.act(now, &mut effects);
-        if delivery.event.action == JobAction::Queued {
-            self.explain_waiting(delivery.event.job.id, now);
-        }
+    /// Gives a runner an actor again, from its last saved state, and tells it what that state does not show yet.
+    #[must_use]
+    pub fn revive(&self, name: &RunnerName) -> Vec<Effect> {
+        let Some(runner) = self.fleet.get(name) else { return vec![] };
+        let mut effects = vec![Effect::Spawn(Arc::clone(runner), runner_machine::Event::Recovered)];
+        effects.extend(self.snapshot.unsettled.get(name).map(|news| Effect::Tell(name.clone(), jobs::event_of(*news))));
         effects
-    }
-
-    /// Brings the job up to date and returns the runner that the event, or an earlier one, named.
-    fn job_event(&mut self, delivery: &Delivery, known: Option<Job>, effects: &mut Vec<Effect>) -> Option<RunnerRef> {
-        let id = delivery.event.job.id;
-        let group = self.settings.name.clone();
-        let mut job = match self.jobs.get(&id) {
-            Some(job) => Job::clone(job),
-            None => match known {
-                Some(known) if known.group.as_ref() == Some(&group) => known,
-                _ => {
-                    let mut job =
-                        job_machine::new(delivery.event.job.clone(), Some(group.clone()), delivery.received_at);
-                    let reason = delivery.matched.clone();
-                    job.note(delivery.received_at, Milestone::Matched { group, reason });
-                    job
-                }
-            },
-        };
-        let (was_taken, was_final) = (job.taken_at.is_some(), job.status == JobStatus::Completed);
-        job_machine::apply(&mut job, delivery);
-        if !was_final {
-            self.job_milestones(&mut job, delivery, was_taken, effects);
-        }
-        if job.in_demand() {
-            self.demand.insert(id, job.queued_at.unwrap_or(job.received_at));
-        } else {
-            self.demand.remove(id);
-        }
-        if job.status == JobStatus::Completed && !self.final_jobs.contains(&id) {
-            self.final_jobs.push_back(id);
-        }
-        let runner = job.runner.clone().or_else(|| match delivery.event.action {
-            JobAction::InProgress | JobAction::Completed => delivery.event.runner.clone(),
-            JobAction::Queued | JobAction::Waiting => None,
-        });
-        self.jobs.insert(id, Arc::new(job));
-        self.dirty_jobs.insert(id);
-        runner
-    }
-
-    fn job_milestones(&self, job: &mut Job, delivery: &Delivery, was_taken: bool, effects: &mut Vec<Effect>) {
-        let at = delivery.received_at;
-        match job.status {
-            JobStatus::InProgress if !was_taken => {
-                let name = job.runner.as_ref().map(|r| r.name.clone()).unwrap_or_default();
-                let ours = job.runner.as_ref().is_some_and(|r| self.our_runner(r).is_some());
-                job.note(at, Milestone::Taken { runner: name, ours });
-                let waited = at.duration_since(job.queued_at.unwrap_or(job.received_at));
-                effects.push(Effect::Note(Note::Taken(waited.try_into().unwrap_or_default())));
-            }
-            JobStatus::Completed => {
-                let conclusion = job.conclusion.clone().unwrap_or_default();
-                job.note(at, Milestone::Finished { conclusion: conclusion.clone() });
-                let ran = job.taken_at.map(|taken| at.duration_since(taken).try_into().unwrap_or_default());
-                effects.push(Effect::Note(Note::Finished(conclusion, ran)));
-            }
-            JobStatus::Waiting => job.note(at, Milestone::WaitingForApproval),
-            JobStatus::InProgress | JobStatus::Queued | JobStatus::Unmatched => {}
-        }
-    }
-
-    /// By id, else by name.
-    fn our_runner(&self, named: &RunnerRef) -> Option<RunnerName> {
-        let by_id = named.id.and_then(|id| self.fleet.by_id(id));
-        let by_name = || RunnerName::new(&named.name).ok().and_then(|name| self.fleet.get(&name).cloned());
-        by_id.cloned().or_else(by_name).map(|runner| runner.name.clone())
     }
 
     /// A runner's actor tells of its new state.
     pub fn runner_changed(&mut self, runner: Arc<Runner>, now: Timestamp) -> Vec<Effect> {
         let before = self.fleet.put(Arc::clone(&runner));
+        let settled = self.snapshot.unsettled.get(&runner.name).is_some_and(|news| match runner.state {
+            RunnerState::Busy => !news.completed,
+            state => state == RunnerState::Deleting || state.is_final(),
+        });
+        if settled {
+            self.snapshot.unsettled.remove(&runner.name);
+            self.dirty = true;
+        }
         if before.as_ref().is_none_or(|b| b.state != runner.state) {
             self.runner_entered(&runner, now);
         }
@@ -349,42 +267,6 @@ impl Group {
         self.snapshot.last_error = Some(LastError { at: now, text: format!("runner {}: {error}", runner.name) });
         self.dirty = true;
         self.note_job(runner, now, Milestone::RunnerFailed { runner: runner.name.clone(), error });
-    }
-
-    /// Writes into the timeline of the job that the runner was requested for, while that still waits.
-    fn note_job(&mut self, runner: &Runner, now: Timestamp, what: Milestone) {
-        let Some(job) =
-            runner.for_job.and_then(|id| self.jobs.get_mut(&id)).filter(|j| j.status != JobStatus::Completed)
-        else {
-            return;
-        };
-        Arc::make_mut(job).note(now, what);
-        self.dirty_jobs.insert(job.id());
-    }
-
-    fn explain_waiting(&mut self, id: JobId, now: Timestamp) {
-        if !self.demand.contains(id) || self.fleet.requested_for(id).is_some() {
-            return;
-        }
-        let ahead = self.demand.iter().take_while(|job| *job != id).count();
-        let what = match (self.hold(), self.snapshot.not_before.filter(|due| *due > now)) {
-            (Some(Hold::Drained), _) => Milestone::Held { reason: "the group is drained".to_owned(), until: None },
-            (Some(Hold::Looking), _) => {
-                Milestone::Held { reason: "the group first looks what exists already".to_owned(), until: None }
-            }
-            (None, Some(until)) => Milestone::Held {
-                reason: self.snapshot.last_error.as_ref().map(|e| e.text.clone()).unwrap_or_default(),
-                until: Some(until),
-            },
-            (None, None) if self.fleet.total() < self.settings.max => return,
-            (None, None) => {
-                Milestone::WaitingForCapacity { ahead, runners: self.fleet.total(), max: self.settings.max }
-            }
-        };
-        if let Some(job) = self.jobs.get_mut(&id) {
-            Arc::make_mut(job).note(now, what);
-            self.dirty_jobs.insert(id);
-        }
     }
 
     /// The time of [`Group::wake_at`] has come, or may have.

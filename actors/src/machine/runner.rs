@@ -1,5 +1,7 @@
 //! One runner's life: which event leads from which state to which, what is to be done then, and when to look again.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::id::{InstanceId, JobId, RunnerId};
@@ -105,6 +107,9 @@ pub struct Sighting {
 /// Listings in a row that must contradict a runner's state before anything is done about it.
 const CONTRADICTIONS: u32 = 2;
 
+/// Time between two looks for an instance whose creation was interrupted.
+const SECOND_LOOK: Duration = Duration::from_secs(3);
+
 /// When the runner must be looked at again, if nothing happens before.
 #[must_use]
 pub fn wake_at(runner: &Runner) -> Option<Timestamp> {
@@ -178,6 +183,12 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             enter(runner, Starting, now, "its instance was found after a restart");
             vec![]
         }
+        (Provisioning, Event::InstanceLookedUp(Ok(None))) if runner.missed == 0 => {
+            // The call that was cut off may still be at work: look once more.
+            runner.missed = 1;
+            runner.retry_at = Some(now + SECOND_LOOK);
+            vec![]
+        }
         (Provisioning, Event::InstanceLookedUp(Ok(None))) => {
             remove(runner, DeleteReason::Interrupted, Parts::BOTH, now)
         }
@@ -185,7 +196,10 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             retry_later(runner, format!("looking up the instance failed: {error}"), now);
             vec![]
         }
-        (Provisioning, Event::Tick) => vec![Effect::LookUpInstance],
+        (Provisioning, Event::Tick) => {
+            runner.retry_at = None;
+            vec![Effect::LookUpInstance]
+        }
 
         (Starting, Event::Tick) => {
             // The answer decides; should it get lost, this asks again.

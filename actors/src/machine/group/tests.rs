@@ -1,10 +1,12 @@
 use super::*;
 use crate::id::{Cursor, DeliveryId, GroupName, InstanceId, RepositoryId, RunnerId};
+use crate::machine::job as job_machine;
 use crate::machine::runner::Event;
-use crate::model::delivery::{JobEvent, JobFacts, RepositoryRef};
+use crate::model::delivery::{Delivery, JobAction, JobEvent, JobFacts, RepositoryRef, RunnerRef};
 use crate::model::settings::{Arch, Os, Scope};
 use crate::port::backend::{Instance, InstanceStatus};
 use crate::port::github::RemoteRunner;
+use crate::port::store::InboxEntry;
 
 pub(crate) fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
     GroupSettings {

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -163,7 +161,9 @@ fn recovery_looks_before_it_acts() {
         step(runner.clone(), Event::InstanceLookedUp(Err(BackendError::Unavailable("down".into()))), t(9));
     assert_eq!(unknown.state, Provisioning);
     assert!(wake_at(&unknown).is_some());
-    let (absent, effects) = step(runner, Event::InstanceLookedUp(Ok(None)), t(9));
+    let (once, effects) = step(runner, Event::InstanceLookedUp(Ok(None)), t(9));
+    assert_eq!((once.state, effects.len()), (Provisioning, 0), "the create may still be at work");
+    let (absent, effects) = step(once, Event::InstanceLookedUp(Ok(None)), t(12));
     assert_eq!((absent.state, effects.len()), (Deleting, 2));
 }
 
@@ -278,6 +278,10 @@ proptest! {
             if next.state == Gone && was == Deleting {
                 let removal = next.removal.as_ref().unwrap();
                 prop_assert!(removal.deregistered && removal.instance_deleted);
+            }
+            if let Some(due) = wake_at(&next) {
+                let ticked = step(next.clone(), Event::Tick, due.max(t(1 + n as i64))).0;
+                prop_assert!(wake_at(&ticked).is_none_or(|again| again > due), "a deadline that does not move spins");
             }
             prop_assert!(next.history.len() <= HISTORY_MAX);
             prop_assert_eq!(next.removal.is_some() && !next.state.is_final(), next.state == Deleting);
