@@ -140,10 +140,7 @@ impl Interpreter {
     }
 
     async fn create(&self, runner: &Runner, jit_config: Secret) -> Result<crate::id::InstanceId, BackendError> {
-        let download_url = match github(async { Ok(self.download_url().await) }).await {
-            Ok(url) => url,
-            Err(_) => String::new(),
-        };
+        let download_url = github(async { Ok(self.download_url().await) }).await.unwrap_or_default();
         let spec = InstanceSpec {
             owner: self.owner.clone(),
             runner: runner.name.clone(),

@@ -16,10 +16,8 @@ pub struct Demand {
 impl Demand {
     /// Adds a job. One that is in demand already keeps its earlier place.
     pub fn insert(&mut self, job: JobId, since: Timestamp) {
-        if !self.since.contains_key(&job) {
-            self.since.insert(job, since);
-            self.order.insert((since, job));
-        }
+        let since = *self.since.entry(job).or_insert(since);
+        self.order.insert((since, job));
     }
 
     /// Takes a job out; says whether it was in.

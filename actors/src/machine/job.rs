@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn every_permutation_and_duplication_of_a_jobs_events_ends_in_the_same_state() {
-        let mut events = vec![
+        let mut events = [
             delivery("q1", 1, JobAction::Queued),
             delivery("w", 1, JobAction::Waiting),
             delivery("q2", 1, JobAction::Queued),

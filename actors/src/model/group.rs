@@ -57,9 +57,3 @@ pub struct Healthcheck {
     /// Differences that were found and are being repaired.
     pub repairs: u32,
 }
-
-impl Default for Cursor {
-    fn default() -> Self {
-        Self(0)
-    }
-}
