@@ -20,8 +20,10 @@ mod groups;
 mod keys;
 mod read;
 mod schema;
+mod show;
 mod tree;
 mod types;
+mod words;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -38,7 +40,7 @@ pub use backend::BackendSettings;
 pub use env::{Environment, config_file, process_environment};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use schema::schema;
-pub use types::{LogFormat, LogLevel, Role};
+pub use words::{LogFormat, LogLevel, Role};
 
 use read::Read as _;
 use tree::{Node, Origin};

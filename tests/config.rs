@@ -1,6 +1,11 @@
 //! The configuration: the examples, what each key means, and what each error says.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
+#[path = "config/errors.rs"]
+mod errors;
+#[path = "config/schema.rs"]
+mod schema;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +13,6 @@ use std::time::Duration;
 use actors::model::settings::{Arch, Os, Scope};
 use runner_manager::check;
 use runner_manager::config::{self, BackendSettings, Config, ConfigErrors, GitHubCredential, LogLevel, Role};
-use serde_json::Value;
 
 fn none(_: &str) -> Option<String> {
     None
@@ -39,6 +43,13 @@ fn group(lines: &str) -> String {
 }
 
 const REST: &str = "organization: octo-org\nbackend: {name: base}";
+
+#[test]
+fn a_configuration_can_be_shared_between_threads() {
+    fn shareable<T: Send + Sync + 'static>() {}
+    shareable::<Config>();
+    shareable::<ConfigErrors>();
+}
 
 #[test]
 fn every_example_loads() {
@@ -84,7 +95,7 @@ fn a_file_of_the_python_original_is_accepted_and_what_is_missing_is_said() {
         unavailable.iter().next().unwrap().message,
         "found \"docker\", a backend that is not available in this version, expected one of base, process"
     );
-    assert!(matches!(unavailable.iter().next().unwrap().place, config::Place::File { line: 37, column: 11, .. }));
+    assert!(matches!(unavailable.iter().next().unwrap().place, config::Place::File { line: 34, column: 11, .. }));
 }
 
 #[test]
@@ -322,199 +333,6 @@ fn the_file_to_read_is_the_arguments_else_the_variables() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("c.yaml");
-    let load = || config::load(Some(&path), &none).unwrap_err().to_string();
-    let name = path.display();
-    assert_eq!(load(), format!("{name}: cannot read the configuration file: No such file or directory (os error 2)"));
-    std::fs::write(&path, b"name: a\nlisten: \xff\n").unwrap();
-    assert_eq!(load(), format!("{name}: found bytes that are not UTF-8 in line 2, expected text"));
-    std::fs::write(&path, " ".repeat(config::FILE_MAX + 1)).unwrap();
-    assert_eq!(load(), format!("{name}: found more than 4194304 bytes, expected a smaller file"));
-}
-
-#[test]
-fn alias_bombs_and_deep_nesting_are_refused_quickly() {
-    let started = std::time::Instant::now();
-    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for level in 1..30 {
-        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 10].join(", ")));
-    }
-    let error = parse(&bomb).unwrap_err().to_string();
-    assert!(error.contains("found more than 100000 values, expected fewer (aliases are copies)"), "{error}");
-    for deep in ["[".repeat(100_000), "- ".repeat(10_000), "{a: ".repeat(10_000)] {
-        let error = parse(&deep).unwrap_err().to_string();
-        assert!(error.contains("invalid YAML"), "{error}");
-    }
-    let mut chain = "a0: &a0 [x]\n".to_owned();
-    for level in 1..200 {
-        chain.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
-    }
-    let error = parse(&chain).unwrap_err().to_string();
-    assert!(error.contains("found more than 32 levels, expected fewer"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(20));
-}
-
-/// Bad inputs, each with a name: the file, and variables.
-fn bad_inputs() -> Vec<(&'static str, String, Vec<(&'static str, &'static str)>)> {
-    let mut all: Vec<(&'static str, String, Vec<(&'static str, &'static str)>)> = Vec::new();
-    let top = |line: &str| format!("{line}\n{}", group(REST));
-    let one = |line: &str| group(&format!("{REST}\n{line}"));
-    let backend = |text: &str| group(&format!("organization: octo-org\nbackend: {text}"));
-    let two = |first: &str, second: &str| {
-        format!(
-            "{HEAD}runner_groups:\n- {{backend: {{name: base}}, {first}}}\n- {{backend: {{name: base}}, {second}}}\n"
-        )
-    };
-    for (name, text) in [
-        ("empty file", String::new()),
-        ("file is a list", "- a\n- b\n".to_owned()),
-        ("missing space after a colon", "github_token:ghp_secret\n".to_owned()),
-        ("syntax: open bracket", format!("{HEAD}runner_groups: [\n")),
-        ("syntax: bad indentation", format!("{HEAD}runner_groups:\n - name: a\n  b: c\n")),
-        ("syntax: tab", "name:\n\tx: 1\n".to_owned()),
-        ("two documents", format!("{}---\nname: b\n", group(REST))),
-        ("unknown anchor", top("name: *nobody")),
-        ("alias of itself", top("api_keys: &a [*a]")),
-        ("unknown tag", top("github_private_key: !vault abc")),
-        ("key that is a list", top("[a, b]: c")),
-        ("duplicate key", top("name: a\nname: b")),
-        ("duplicate nested key", one("max: 1\nmax: 2")),
-        ("merge of a text", one("<<: text")),
-        ("unknown key", top("lissten: 127.0.0.1:8000")),
-        ("unknown key with dashes", top("runner-groups: []")),
-        ("unknown key without a near one", top("qqqqqqqq: 1")),
-        ("unknown key in a group", one("maximum: 3")),
-        ("unknown key in a backend", backend("{name: base, max_concurency: 3}")),
-        ("unknown key in an instance", backend("{name: process, instance_config: {comand: [a]}}")),
-        ("unknown key of a cloud", backend("{name: gcloud, config: {project_id: p, zone: z, regoin: r}}")),
-        ("key of another backend", backend("{name: process, config: {base_url: x}, instance_config: {command: [a]}}")),
-        ("name with a space", top("name: a b")),
-        ("name is a boolean", top("name: true")),
-        ("listen without a port", top("listen: 127.0.0.1")),
-        ("listen on a host name", top("listen: localhost:8000")),
-        ("log level", top("log_level: LOUD")),
-        ("log format", top("log_format: xml")),
-        ("boolean", top("metrics_public: maybe")),
-        ("url without a scheme", top("github_base_url: api.github.com")),
-        ("url of another scheme", top("github_base_url: ftp://api.github.com")),
-        ("url with a password", top("github_base_url: https://u:p@host")),
-        ("redis url", top("redis_url: http://user:password@redis")),
-        ("two redis urls", top("redis_url: redis://a\nredis_om_url: redis://b")),
-        ("duration", top("time_to_live: 12 parsecs")),
-        ("negative duration", top("idle_timeout: -5m")),
-        ("zero duration", top("healthcheck_interval: 0")),
-        ("endless duration", top("job_retention: 11000d")),
-        ("duration is a list", top("shutdown_grace: [1]")),
-        ("app id is text", "github_app_id: Iv1.abc\ngithub_private_key: k\ngithub_webhook_secret: s\n".to_owned()),
-        ("two credentials", top("github_app_id: 1\ngithub_private_key: k")),
-        ("app without key", "github_app_id: 1\ngithub_webhook_secret: s\n".to_owned()),
-        ("key without app", "github_private_key: k\ngithub_webhook_secret: s\n".to_owned()),
-        ("key is a path", "github_app_id: 1\ngithub_private_key: /etc/key.pem\ngithub_webhook_secret: s\n".to_owned()),
-        ("token with a space", "github_token: a b\ngithub_webhook_secret: s\n".to_owned()),
-        ("token is a list", "github_token: [ghp_secret]\ngithub_webhook_secret: s\n".to_owned()),
-        ("no webhook secret", "github_token: t\n".to_owned()),
-        ("api key role", top("api_keys: [{name: a, role: root, key: k}]")),
-        ("api key without key", top("api_keys: [{name: a, role: admin}]")),
-        (
-            "api key twice",
-            top("api_key: k1\napi_keys: [{name: default, role: admin, key: k2}, {name: b, role: viewer, key: k1}]"),
-        ),
-        ("api key with spaces", top("api_key: a b")),
-        ("groups are a mapping", format!("{HEAD}runner_groups: {{name: a}}\n")),
-        ("group is text", format!("{HEAD}runner_groups: [octo]\n")),
-        ("group of nothing", format!("{HEAD}runner_groups: [{{}}]\n")),
-        ("group name", two("name: a/b, organization: o, labels: []", "name: b, organization: o, labels: []")),
-        ("no scope", group("backend: {name: base}")),
-        ("two scopes", one("repository: octo-org/app")),
-        ("organization with a slash", group("organization: octo/app\nbackend: {name: base}")),
-        ("repository without owner", group("repository: app\nbackend: {name: base}")),
-        ("labels are text", two("name: a, organization: o, labels: x", "name: b, organization: o, labels: ['']")),
-        (
-            "labels with a comma",
-            two("name: a, organization: o, labels: ['x,y']", "name: b, organization: o, labels: [[x]]"),
-        ),
-        ("min above max", one("min: 5\nmax: 2")),
-        ("min above the default max", one("min: 21")),
-        ("max of zero", one("max: 0")),
-        ("max too large", one("max: 10001")),
-        ("max is a fraction", one("max: 1.5")),
-        ("max in octal", one("max: 010")),
-        ("min is negative", one("min: -1")),
-        ("os", one("os: beos")),
-        ("arch", one("arch: x86")),
-        ("repository id is a name", one("selected_repository_ids: [octo-org/app]")),
-        ("restricted to nothing", one("restricted_to_workflows: true")),
-        ("restricted to an empty list", one("restricted_to_workflows: true\nselected_workflows: []")),
-        ("schedules", one("schedules: [{cron: '0 7 * * 1-5', duration: 12h, min: 5}]")),
-        ("schedules of another shape", one("schedules: [{cron: '0 7 * * 1-5', durration: 12h}]")),
-        ("fallback backends", one("fallback_backends: [{name: base}]")),
-        ("same name twice", two("name: a, organization: o, labels: []", "name: a, organization: p, labels: []")),
-        (
-            "names of the same runners",
-            two("name: octo-linux, organization: o, labels: []", "name: Octo_Linux, organization: o, labels: [x]"),
-        ),
-        (
-            "unreachable group",
-            two("name: a, organization: O, labels: [x, y], priority: 1", "name: b, organization: o, labels: [X]"),
-        ),
-        (
-            "unreachable repository",
-            two("name: a, repository: o/r, labels: []", "name: b, organization: o, labels: [], priority: 3"),
-        ),
-        ("no backend", group("organization: octo-org")),
-        ("backend is text", group("organization: octo-org\nbackend: base")),
-        ("backend without name", backend("{config: {}}")),
-        ("unknown backend", backend("{name: kubernetes}")),
-        ("max_concurrency of zero", backend("{name: base, max_concurrency: 0, create_timeout: 0s}")),
-        ("process without command", backend("{name: process}")),
-        ("process with an empty command", backend("{name: process, instance_config: {command: []}}")),
-        ("process with a command in one text", backend("{name: process, instance_config: {command: run.sh --once}}")),
-        ("process env", backend("{name: process, instance_config: {command: [a], env: {A: [secret-value]}}}")),
-        (
-            "process env that is taken",
-            backend("{name: process, instance_config: {command: [a], env: {RUNNER_NAME: x}}}"),
-        ),
-        ("gcloud without config", backend("{name: gcloud}")),
-        ("aws with a wrong type", backend("{name: aws, instance_config: {subnet_id: s, disk_size_gb: big}}")),
-        ("all at once", format!("lissten: 1\nlog_level: LOUD\n{}", one("min: 5\nmax: 0\nos: beos"))),
-    ] {
-        all.push((name, text, Vec::new()));
-    }
-    for (name, env) in [
-        ("variable of a wrong type", vec![("LISTEN", "here")]),
-        ("variable that is a list of a wrong shape", vec![("RUNNER_GROUPS", r#"[{"name": "a", "min": "x"}]"#)]),
-        ("variable that is not YAML", vec![("RUNNER_GROUPS", "[")]),
-        ("variable with a second key", vec![("API_KEYS", "[{name: a, name: b, role: admin, key: k}]")]),
-        ("variable and its file", vec![("GITHUB_TOKEN", "ghp_secret"), ("GITHUB_TOKEN_FILE", "/run/x")]),
-        ("variable that is a second credential", vec![("GITHUB_APP_ID", "1"), ("GITHUB_PRIVATE_KEY", "secret")]),
-        ("redis variable", vec![("REDIS_URL", "secret-value")]),
-    ] {
-        all.push((name, group(REST), env));
-    }
-    all
-}
-
-#[test]
-fn every_error_says_where_what_and_what_instead() {
-    let mut report = String::new();
-    let inputs = bad_inputs();
-    assert!(inputs.len() >= 90, "{}", inputs.len());
-    for (name, text, env) in inputs {
-        let errors = match parse_with(&text, &env) {
-            Ok(_) => panic!("{name}: accepted\n{text}"),
-            Err(errors) => errors,
-        };
-        report.push_str(&format!("# {name}\n{errors}\n\n"));
-        assert!(!errors.to_string().contains("secret-value"), "{name}: {errors}");
-        assert!(!errors.to_string().contains("ghp_"), "{name}: {errors}");
-        assert!(!errors.to_string().contains("password"), "{name}: {errors}");
-    }
-    insta::assert_snapshot!(report);
-}
-
-#[test]
 fn no_secret_is_shown_by_debug_or_check() {
     let text = "github_token: xSECRETx1\ngithub_webhook_secret: xSECRETx2\napi_key: xSECRETx3\nredis_url: redis://:xSECRETx4@r\napi_keys: [{name: a, role: viewer, key: xSECRETx5}]\ngithub_client_secret: xSECRETx6\nrunner_groups:\n- {name: a, organization: o, labels: [], job_started_script: xSECRETx7, backend: {name: process, instance_config: {command: [run], env: {TOKEN: xSECRETx8}}}}\n- {name: b, organization: o, labels: [], backend: {name: base, instance_config: {redhat_password: xSECRETx9}}}\n";
     let config = parse(text).unwrap_or_else(|e| panic!("{e}"));
@@ -542,174 +360,6 @@ fn check_warns_of_what_is_allowed_and_probably_not_meant() {
     assert_eq!(check::warnings(&parse(quiet).unwrap()), Vec::<String>::new());
     let local = format!("github_base_url: http://127.0.0.1:9\n{quiet}");
     assert_eq!(check::warnings(&parse(&local).unwrap()), Vec::<String>::new());
-}
-
-/// Paths of all keys that a schema has, like `runner_groups[].backend(base).name`.
-fn schema_keys(schema: &Value, path: &str, keys: &mut BTreeSet<String>) {
-    if let Some(properties) = schema["properties"].as_object() {
-        for (name, part) in properties {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            keys.insert(path.clone());
-            schema_keys(part, &path, keys);
-        }
-    }
-    if schema["items"].is_object() {
-        schema_keys(&schema["items"], &format!("{path}[]"), keys);
-    }
-    for kind in schema["oneOf"].as_array().into_iter().flatten() {
-        schema_keys(kind, &format!("{path}({})", kind["title"].as_str().unwrap()), keys);
-    }
-}
-
-#[test]
-fn the_examples_validate_against_the_schema_and_bad_files_do_not() {
-    let validator = jsonschema::validator_for(&config::schema()).unwrap();
-    for name in ["minimal.yaml", "base.yaml", "process.yaml", "full.yaml", "backends.yaml", "python-original.yaml"] {
-        let text = std::fs::read_to_string(example(name)).unwrap();
-        let errors: Vec<String> =
-            validator.iter_errors(&yaml(&text)).map(|e| format!("{}: {e}", e.instance_path())).collect();
-        assert!(errors.is_empty(), "{name}: {errors:#?}");
-    }
-    for bad in [
-        "lissten: 1",
-        "runner_groups: [{name: a}]",
-        "runner_groups: [{name: a, labels: [], backend: {name: foo}}]",
-        "listen: [1]",
-        "log_level: LOUD",
-    ] {
-        assert!(!validator.is_valid(&yaml(bad)), "{bad}");
-    }
-}
-
-/// YAML as JSON, typed by the core schema; good enough for the examples.
-fn yaml(text: &str) -> Value {
-    use granit_parser::{Event, Parser, ScalarStyle};
-    fn value<'a>(events: &mut impl Iterator<Item = Event<'a>>) -> Option<Value> {
-        Some(match events.next()? {
-            Event::Scalar(text, ScalarStyle::Plain, ..) => serde_json::from_str(&text)
-                .ok()
-                .filter(|v: &Value| !v.is_string())
-                .unwrap_or_else(|| Value::from(text.into_owned())),
-            Event::Scalar(text, ..) => Value::from(text.into_owned()),
-            Event::SequenceStart(..) => std::iter::from_fn(|| value(events)).collect(),
-            Event::MappingStart(..) => {
-                let mut map = serde_json::Map::new();
-                while let Some(key) = value(events) {
-                    map.insert(key.as_str().unwrap().to_owned(), value(events).unwrap());
-                }
-                Value::Object(map)
-            }
-            Event::SequenceEnd | Event::MappingEnd => return None,
-            other => panic!("{other:?}"),
-        })
-    }
-    let mut events = Parser::new_from_str(text).map(|e| e.unwrap().0).filter(|e| {
-        !matches!(e, Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd | Event::StreamEnd)
-    });
-    value(&mut events).unwrap()
-}
-
-#[test]
-fn every_key_of_the_schema_is_accepted_and_described_and_no_other_is() {
-    let mut keys = BTreeSet::new();
-    let schema = config::schema();
-    schema_keys(&schema, "", &mut keys);
-    assert!(keys.len() > 150, "{}", keys.len());
-    for key in &keys {
-        // A mapping with one odd key is right for no key; the error must not be that the key is unknown.
-        let (parents, name) = key.rsplit_once('.').unwrap_or(("", key));
-        for (name, known) in [(name, true), ("zz_not_a_key", false)] {
-            let errors = match parse(&nested(parents, name)) {
-                Ok(_) => String::new(),
-                Err(errors) => errors.to_string(),
-            };
-            let unknown = errors.lines().any(|line| line.contains(&format!("{name}: found an unknown key")));
-            // Names of the mapping `Texts` and anything's keys are free, and are not in the schema.
-            assert_eq!(unknown, !known, "{key}: {errors}");
-        }
-    }
-    undescribed(&schema, "");
-}
-
-/// A file whose only content is the key `name` at the place that `parents` describes.
-fn nested(parents: &str, name: &str) -> String {
-    let mut text = String::new();
-    let mut close = String::new();
-    let mut open = |text: &mut String, kind: Option<&str>| {
-        text.push('{');
-        if let Some(kind) = kind {
-            text.push_str(&format!("name: {kind}, "));
-        }
-        close.insert(0, '}');
-    };
-    open(&mut text, None);
-    let mut lists = String::new();
-    for part in parents.split('.').filter(|part| !part.is_empty()) {
-        let (part, kind) = part.split_once('(').map_or((part, None), |(p, k)| (p, Some(k.trim_end_matches(')'))));
-        let (part, list) = part.strip_suffix("[]").map_or((part, false), |part| (part, true));
-        text.push_str(&format!("{part}: "));
-        if list {
-            text.push('[');
-        }
-        text.push('{');
-        if let Some(kind) = kind {
-            text.push_str(&format!("name: {kind}, "));
-        }
-        lists.insert_str(0, if list { "}]" } else { "}" });
-    }
-    if name == "name" && text.ends_with(", ") {
-        return format!("{text}{lists}{close}");
-    }
-    format!("{text}{name}: {{zz_odd: 1}}{lists}{close}")
-}
-
-fn undescribed(schema: &Value, path: &str) {
-    for (name, part) in schema["properties"].as_object().into_iter().flatten() {
-        assert!(part["description"].as_str().is_some_and(|text| text.len() > 3), "{path}.{name}");
-        undescribed(part, &format!("{path}.{name}"));
-        undescribed(&part["items"], &format!("{path}.{name}[]"));
-    }
-}
-
-#[test]
-fn full_and_backends_show_every_key() {
-    let mut keys = BTreeSet::new();
-    schema_keys(&config::schema(), "", &mut keys);
-    let [full, backends] = ["full.yaml", "backends.yaml"].map(|name| std::fs::read_to_string(example(name)).unwrap());
-    let shown = |text: &str, name: &str| text.split(['\n', ' ', '{', '#']).any(|word| word == format!("{name}:"));
-    for key in &keys {
-        let name = key.rsplit(['.', ']']).next().unwrap();
-        let ours = !key.contains('(') || key.contains("(base)") || key.contains("(process)");
-        let text = if ours { full.clone() } else { format!("{full}{backends}") };
-        assert!(shown(&text, name), "{key}");
-    }
-}
-
-#[test]
-fn the_defaults_that_full_names_are_the_schemas() {
-    let schema = config::schema();
-    let text = std::fs::read_to_string(example("full.yaml")).unwrap();
-    let group = &schema["properties"]["runner_groups"]["items"];
-    let backend = &group["properties"]["backend"]["oneOf"][1];
-    let places = [&schema, group, backend, &backend["properties"]["instance_config"]];
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let mut compared = 0;
-    for pair in lines.windows(2) {
-        let Some((_, default)) = pair[0].split_once("Default: ") else { continue };
-        let Some((name, _)) = pair[1].trim_start_matches(['#', ' ', '-']).split_once(':') else { continue };
-        let found = places
-            .iter()
-            .filter_map(|place| place["properties"][name].get("default"))
-            .map(|default| default.as_str().map_or_else(|| default.to_string(), str::to_owned));
-        let found: Vec<String> = found.collect();
-        let words = default.split([',', ' ']).next().unwrap();
-        let same =
-            found.iter().any(|found| found == words || (matches!(found.as_str(), "[]" | "{}" | "") && words == "none"));
-        let from_elsewhere = found.is_empty() || ["timeout_runner", "time_to_live", "idle_timeout"].contains(&words);
-        assert!(same || from_elsewhere, "{name}: {default} but {found:?}");
-        compared += usize::from(same);
-    }
-    assert!(compared >= 25, "{compared}");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use serde_json::{Value as Json, json};
 
 use super::clouds;
 use super::keys::BackendKeys;
-use super::read::{Field, Later, Read, Reader, Spot, Texts, keys, show_text};
+use super::read::{Field, Later, Read, Reader, Spot, Texts, keys};
+use super::show::show_text;
 use super::tree::Node;
 use super::types::{FilePath, Time};
 

@@ -5,7 +5,8 @@ use actors::model::secret::Secret;
 use super::groups;
 use super::keys::RawConfig;
 use super::read::{Field, Reader, Spot};
-use super::types::{AppNumber, RedisUrl, Role};
+use super::types::{AppNumber, RedisUrl};
+use super::words::Role;
 use super::{ApiKey, Config, GitHubCredential};
 
 /// The checked configuration; `None` when an error was reported.
@@ -30,7 +31,13 @@ pub(super) fn config(raw: RawConfig, reader: &mut Reader) -> Option<Config> {
             "the secret that GitHub signs webhooks with, or allow_unsigned_webhooks: true",
         );
     }
-    let webhook_secret = webhook_secret.option().map(|(secret, _)| secret);
+    let webhook_secret = webhook_secret.option().map(|(secret, spot)| {
+        // Every signature would be wrong, and the reason hard to see.
+        if secret.expose().trim() != secret.expose() {
+            reader.wrong_at(&spot, "spaces or line breaks at its start or end", "a secret without them");
+        }
+        secret
+    });
     let api_keys = api_keys(given_secret(raw.api_key), raw.api_keys.value.unwrap_or_default(), reader);
     let redis_url = redis_url(raw.redis_url, raw.redis_om_url, reader);
     let defaults = match (

@@ -4,7 +4,8 @@
 use actors::model::secret::Secret;
 
 use super::read::{Texts, keys};
-use super::types::{FilePath, Whole, words};
+use super::types::{FilePath, Whole};
+use super::words::words;
 
 words! {
     /// When an image is pulled.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::error::{ConfigError, Place};
-use super::read::{Key, Reader};
+use super::read::{Key, Need, Reader};
 use super::tree::{self, Entry, Node, Origin, Value};
 
 /// Largest file that a `<KEY>_FILE` variable may name, in bytes.
@@ -43,6 +43,11 @@ pub(super) fn overlay(
     };
     let mut given: Vec<(&Key, String, Rc<Node>)> = Vec::new();
     for key in keys {
+        if key.need == Need::Ignored {
+            let name = key.name.to_ascii_uppercase();
+            reader.ineffective.extend(env(&name).filter(|text| !text.is_empty()).map(|_| name));
+            continue;
+        }
         match variable(key, env) {
             Ok(Some((variable, node))) => given.push((key, variable, node)),
             Ok(None) => {}

@@ -1,8 +1,9 @@
 //! Runner groups: each one checked, and then all of them together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use actors::id::GroupName;
 use actors::model::settings::{GroupSettings, Scope};
 
 use super::error::ConfigError;
@@ -37,11 +38,10 @@ pub(super) fn groups(
 ) -> (Vec<GroupConfig>, Vec<ConfigError>) {
     let mut groups: Vec<Checked> = Vec::new();
     let mut unavailable = Vec::new();
-    let mut names: Vec<(actors::id::GroupName, Spot)> = Vec::new();
+    let mut names = HashMap::new();
     for raw in raw {
         if let Some(name) = &raw.name.value {
-            unique_name(name, &raw.name.spot, &names, reader);
-            names.push((name.clone(), raw.name.spot.clone()));
+            unique_name(name, &raw.name.spot, &mut names, reader);
         }
         let backend_spot = raw.backend.value.as_ref().map(|backend| backend.keys.name.spot.clone());
         let Some(group) = group(raw, defaults, reader) else { continue };
@@ -63,25 +63,24 @@ pub(super) fn groups(
     (groups.into_iter().map(|group| group.config).collect(), unavailable)
 }
 
-fn unique_name(
-    name: &actors::id::GroupName,
-    spot: &Spot,
-    names: &[(actors::id::GroupName, Spot)],
-    reader: &mut Reader,
-) {
-    for (other, other_spot) in names {
-        if other == name {
-            let found = format!("{:?}, which is already {}", name.as_str(), other_spot.path);
-            return reader.wrong_at(spot, found, "a name that is used once");
+/// Reports a name that another group has, or that its runners could not be told apart by.
+fn unique_name(name: &GroupName, spot: &Spot, names: &mut HashMap<String, (GroupName, Spot)>, reader: &mut Reader) {
+    let prefix = name.runner_prefix();
+    match names.get(&prefix) {
+        None => {
+            names.insert(prefix, (name.clone(), spot.clone()));
         }
-        if other.runner_prefix() == name.runner_prefix() {
+        Some((other, other_spot)) if other == name => {
+            let found = format!("{:?}, which is already {}", name.as_str(), other_spot.path);
+            reader.wrong_at(spot, found, "a name that is used once");
+        }
+        Some((other, _)) => {
             let found = format!(
-                "{:?}, whose runners would be called {}-… like those of {:?}",
+                "{:?}, whose runners would be called {prefix}-… like those of {:?}",
                 name.as_str(),
-                name.runner_prefix(),
                 other.as_str()
             );
-            return reader.wrong_at(spot, found, "a name that differs in letters, digits or '-'");
+            reader.wrong_at(spot, found, "a name that differs in letters, digits or '-'");
         }
     }
 }
@@ -186,7 +185,11 @@ fn scope(raw: &RawGroup, reader: &mut Reader) -> Option<Scope> {
             _ => raw.repository.value.clone().map(|name| Scope::Repository { owner: name.0.0, name: name.0.1 }),
         },
         [(first, _), (second, spot), ..] => {
-            reader.wrong_at(spot, format!("{second} beside {first}"), "one of organization, repository and enterprise");
+            let mut expected = "one of organization, repository and enterprise".to_owned();
+            if (*first, *second) == ("organization", "repository") {
+                expected.push_str(" (the Python original takes no notice of repository: leave it out to keep that)");
+            }
+            reader.wrong_at(spot, format!("{second} beside {first}"), expected);
             None
         }
     }

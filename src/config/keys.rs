@@ -7,9 +7,9 @@ use actors::model::secret::Secret;
 
 use super::read::{Anything, Later, keys};
 use super::types::{
-    AppNumber, ArchName, BaseUrl, FilePath, Label, LogFormat, LogLevel, Login, OsName, Priority, RedisUrl,
-    RepositoryName, Role, Time, Whole,
+    AppNumber, ArchName, BaseUrl, FilePath, Label, Login, OsName, Priority, RedisUrl, RepositoryName, Time, Whole,
 };
+use super::words::{LogFormat, LogLevel, Role};
 
 keys! {
     /// Configuration of runner-manager. Every key can be overridden by an environment variable of the same

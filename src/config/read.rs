@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::rc::Rc;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::error::{ConfigError, Place};
+use super::show::{kind, nearest, show_key};
 use super::tree::{self, Entry, Node, Origin, Value};
+
+/// Errors that are collected; later ones are left out.
+const ERRORS_MAX: usize = 1_000;
 
 /// How a type is read from its place, and what the schema says of it.
 pub(super) trait Read: Sized {
@@ -89,11 +93,13 @@ impl Reader {
 
     /// The same for a value read before.
     pub(super) fn wrong_at(&mut self, spot: &Spot, found: impl Display, expected: impl Display) {
-        self.errors.push(ConfigError {
-            place: spot.at.clone(),
-            key: spot.path.clone(),
-            message: format!("found {found}, expected {expected}"),
-        });
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.push(ConfigError {
+                place: spot.at.clone(),
+                key: spot.path.clone(),
+                message: format!("found {found}, expected {expected}"),
+            });
+        }
     }
 
     /// Where `at` is, under the current path.
@@ -114,20 +120,19 @@ impl Reader {
     }
 
     /// The entries of a mapping, after reporting keys that are not among `known`.
-    pub(super) fn entries<'n>(&mut self, node: &'n Node, known: &[&'static str]) -> Option<&'n [Entry]> {
+    pub(super) fn entries<'n>(&mut self, node: &'n Node, known: &[(&'static str, Need)]) -> Option<&'n [Entry]> {
         let Value::Map(entries) = &node.value else {
             self.wrong(&node.at, kind(node), "a mapping");
             return None;
         };
-        for entry in entries {
-            if !known.contains(&entry.key.as_str()) {
-                let name = show_key(&entry.key);
-                let expected = match nearest(&entry.key, known) {
-                    Some(near) => format!("a known key: did you mean `{near}`?"),
-                    None => format!("one of: {}", known.join(", ")),
-                };
-                self.within(&name, |reader| reader.wrong(&entry.key_at, "an unknown key", expected));
-            }
+        for entry in entries.iter().filter(|entry| known.iter().all(|(name, _)| *name != entry.key)) {
+            let named: Vec<&str> = known.iter().filter(|key| key.1 != Need::Ignored).map(|key| key.0).collect();
+            let expected = match nearest(&entry.key, &named) {
+                Some(near) => format!("a known key: did you mean `{near}`?"),
+                None if named.is_empty() => "no keys here".to_owned(),
+                None => format!("one of: {}", named.join(", ")),
+            };
+            self.within(&show_key(&entry.key), |reader| reader.wrong(&entry.key_at, "an unknown key", expected));
         }
         Some(entries)
     }
@@ -155,7 +160,7 @@ impl Reader {
                     if need == Need::Required {
                         reader.wrong(at, "nothing", T::expected());
                     }
-                    let value = default.and_then(|text| default_node(text)).and_then(|node| T::read(&node, reader));
+                    let value = default.and_then(default_node).and_then(|node| T::read(&node, reader));
                     Field { spot: reader.spot(at), given: false, value }
                 }
             }
@@ -166,96 +171,6 @@ impl Reader {
 /// A default, written as in YAML.
 pub(super) fn default_node(text: &str) -> Option<Rc<Node>> {
     tree::parse(text, Origin::Fixed(Place::Default)).0
-}
-
-/// What a value is, without its text: `text`, `a list`, …
-pub(super) fn kind(node: &Node) -> &'static str {
-    match &node.value {
-        Value::Null => "nothing",
-        Value::Scalar { .. } => "text",
-        Value::List(_) => "a list",
-        Value::Map(_) => "a mapping",
-    }
-}
-
-/// What a value is, with its text, shortened; what looks like a secret is not shown.
-pub(super) fn show(node: &Node) -> String {
-    match &node.value {
-        Value::Scalar { text, .. } => show_text(text),
-        _ => kind(node).to_owned(),
-    }
-}
-
-/// A text in quotes, shortened; what looks like a secret is not shown.
-pub(super) fn show_text(text: &str) -> String {
-    const SECRET_PREFIXES: [&str; 8] = ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "-----BEGIN", "AKIA"];
-    if SECRET_PREFIXES.iter().any(|prefix| text.contains(prefix)) {
-        return "text that looks like a secret".to_owned();
-    }
-    if text.chars().count() > 60 {
-        return format!("{:?}…", text.chars().take(60).collect::<String>());
-    }
-    format!("{text:?}")
-}
-
-/// A key, if it has the form of one.
-fn show_key(key: &str) -> String {
-    let name = key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-    if name { key.to_owned() } else { "[…]".to_owned() }
-}
-
-/// The known key that `key` most likely stands for.
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    let key = key.to_ascii_lowercase().replace('-', "_");
-    let distance = |name: &str| strsim::damerau_levenshtein(&key, name);
-    known.iter().copied().map(|name| (distance(name), name)).min().filter(|(d, name)| *d * 3 <= name.len()).map(|n| n.1)
-}
-
-/// The schema of a mapping with these keys.
-pub(super) fn object_schema(doc: &str, keys: &[Key]) -> Json {
-    let mut properties = Map::new();
-    for key in keys {
-        properties.insert(key.name.to_owned(), key_schema(key));
-    }
-    let required: Vec<&str> = keys.iter().filter(|key| key.need == Need::Required).map(|key| key.name).collect();
-    let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": false});
-    if !doc.is_empty() {
-        schema["description"] = json!(doc);
-    }
-    if !required.is_empty() {
-        schema["required"] = json!(required);
-    }
-    schema
-}
-
-fn key_schema(key: &Key) -> Json {
-    let mut schema = (key.schema)();
-    schema["description"] = json!(key.doc);
-    if let Some(node) = key.default.and_then(default_node) {
-        schema["default"] = default_json(&node, &schema);
-    }
-    if key.need == Need::Ignored {
-        schema["deprecated"] = json!(true);
-    }
-    schema
-}
-
-/// A default as JSON, typed as its schema says.
-fn default_json(node: &Node, schema: &Json) -> Json {
-    match &node.value {
-        Value::Scalar { text, .. } => match schema["type"].as_str() {
-            Some("integer" | "boolean") => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
-            _ => json!(text),
-        },
-        Value::List(_) => json!([]),
-        Value::Map(_) => json!({}),
-        Value::Null => Json::Null,
-    }
-}
-
-/// Doc-comment lines as one paragraph.
-pub(super) fn paragraph(lines: &[&str]) -> String {
-    lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Declares a mapping: a struct of [`Field`]s with [`Read`] and `keys()`.
@@ -277,7 +192,7 @@ macro_rules! keys {
             pub(super) fn keys() -> Vec<$crate::config::read::Key> {
                 vec![$($crate::config::read::Key {
                     name: stringify!($key),
-                    doc: $crate::config::read::paragraph(&[$($text),+]),
+                    doc: $crate::config::schema::paragraph(&[$($text),+]),
                     need: $crate::config::read::keys!(@need $need),
                     default: $crate::config::read::keys!(@default $($default)?),
                     plain: <$type as $crate::config::read::Read>::PLAIN,
@@ -294,7 +209,10 @@ macro_rules! keys {
                 node: &$crate::config::tree::Node,
                 reader: &mut $crate::config::read::Reader,
             ) -> Option<Self> {
-                let entries = reader.entries(node, &[$(stringify!($key)),*])?;
+                let entries = reader.entries(
+                    node,
+                    &[$((stringify!($key), $crate::config::read::keys!(@need $need))),*],
+                )?;
                 let _ = entries;
                 Some(Self {
                     here: reader.spot(&node.at),
@@ -313,8 +231,8 @@ macro_rules! keys {
             }
 
             fn schema() -> serde_json::Value {
-                $crate::config::read::object_schema(
-                    &$crate::config::read::paragraph(&[$($doc),*]),
+                $crate::config::schema::object_schema(
+                    &$crate::config::schema::paragraph(&[$($doc),*]),
                     &Self::keys(),
                 )
             }

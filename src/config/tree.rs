@@ -3,7 +3,7 @@
 //! Scalars keep their text: what it means (`22.04`, `no`, `00:15:00`) is decided by the key that
 //! asks for it, not by YAML's guesses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span};
@@ -14,6 +14,9 @@ use super::error::{ConfigError, Place};
 const DEPTH_MAX: usize = 32;
 /// Values that a file may have, each alias counted as a copy of what it refers to.
 const SIZE_MAX: usize = 100_000;
+
+/// Duplicate keys that are reported.
+const DUPLICATES_MAX: usize = 100;
 
 /// One value.
 #[derive(Debug)]
@@ -84,7 +87,8 @@ pub(super) enum Origin {
 /// Reads the one document of `text`. Duplicate keys are collected, the first one counts;
 /// any other error ends the reading. An empty text gives no node.
 pub(super) fn parse(text: &str, origin: Origin) -> (Option<Rc<Node>>, Vec<ConfigError>) {
-    let mut builder = Builder { origin, frames: Vec::new(), anchors: HashMap::new(), root: None, errors: Vec::new() };
+    let mut builder =
+        Builder { origin, frames: Vec::new(), anchors: HashMap::new(), root: None, count: 0, errors: Vec::new() };
     let mut options = Options::default();
     options.set_emit_comments(false);
     options.flow_nesting_limit = DEPTH_MAX;
@@ -107,6 +111,8 @@ struct Builder {
     frames: Vec<Frame>,
     anchors: HashMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
+    /// Values attached so far.
+    count: usize,
     errors: Vec<ConfigError>,
 }
 
@@ -119,7 +125,25 @@ struct Frame {
 
 enum FrameKind {
     List(Vec<Rc<Node>>),
-    Map { entries: Vec<Entry>, merged: Vec<Entry>, key: Option<(String, Place, bool)> },
+    Map { own: Entries, merged: Entries, key: Option<(String, Place, bool)> },
+}
+
+/// Entries of which each key is there once.
+#[derive(Default)]
+struct Entries {
+    list: Vec<Entry>,
+    keys: HashSet<String>,
+}
+
+impl Entries {
+    /// Adds an entry unless its key is there; says whether it was added.
+    fn add(&mut self, entry: Entry) -> bool {
+        let new = self.keys.insert(entry.key.clone());
+        if new {
+            self.list.push(entry);
+        }
+        new
+    }
 }
 
 impl Builder {
@@ -177,17 +201,15 @@ impl Builder {
             },
             Event::SequenceStart(_, anchor, _) => self.open(at, anchor, FrameKind::List(Vec::new())),
             Event::MappingStart(_, anchor, _) => {
-                self.open(at, anchor, FrameKind::Map { entries: Vec::new(), merged: Vec::new(), key: None })
+                self.open(at, anchor, FrameKind::Map { own: Entries::default(), merged: Entries::default(), key: None })
             }
             Event::SequenceEnd | Event::MappingEnd => match self.frames.pop() {
                 Some(Frame { at, anchor, kind: FrameKind::List(items) }) => self.done(Node::list(items, at), anchor),
-                Some(Frame { at, anchor, kind: FrameKind::Map { mut entries, merged, .. } }) => {
-                    for entry in merged {
-                        if entries.iter().all(|known| known.key != entry.key) {
-                            entries.push(entry);
-                        }
+                Some(Frame { at, anchor, kind: FrameKind::Map { mut own, merged, .. } }) => {
+                    for entry in merged.list {
+                        own.add(entry);
                     }
-                    self.done(Node::map(entries, at), anchor)
+                    self.done(Node::map(own.list, at), anchor)
                 }
                 None => Ok(()),
             },
@@ -211,7 +233,8 @@ impl Builder {
 
     /// Puts a value where it belongs; `at` is where it is written, an alias elsewhere than its node.
     fn attach(&mut self, node: Rc<Node>, at: Place) -> Result<(), ConfigError> {
-        if node.size > SIZE_MAX {
+        self.count += 1;
+        if node.size > SIZE_MAX || self.count > SIZE_MAX {
             return Err(
                 self.error(at, format!("found more than {SIZE_MAX} values, expected fewer (aliases are copies)"))
             );
@@ -224,20 +247,22 @@ impl Builder {
         match self.frames.last_mut().map(|frame| &mut frame.kind) {
             None => self.root = Some(node),
             Some(FrameKind::List(items)) => items.push(node),
-            Some(FrameKind::Map { entries, merged, key }) => match key.take() {
+            Some(FrameKind::Map { own, merged, key }) => match key.take() {
                 None => match &node.value {
                     Value::Scalar { text, quoted } => *key = Some((text.clone(), at, *quoted)),
                     _ => return Err(fail("found a key that is not text, expected a name")),
                 },
-                Some((name, _, false)) if name == "<<" => merge(merged, &node).map_err(|message| fail(message))?,
-                Some((name, key_at, _)) if entries.iter().any(|known| known.key == name) => {
-                    self.errors.push(ConfigError {
-                        place: key_at,
-                        key: path,
-                        message: "found the key a second time, expected it once".to_owned(),
-                    });
+                Some((name, _, false)) if name == "<<" => merge(merged, &node).map_err(fail)?,
+                Some((name, key_at, _)) => {
+                    if !own.add(Entry { key: name, key_at: key_at.clone(), node }) && self.errors.len() < DUPLICATES_MAX
+                    {
+                        self.errors.push(ConfigError {
+                            place: key_at,
+                            key: path,
+                            message: "found the key a second time, expected it once".to_owned(),
+                        });
+                    }
                 }
-                Some((name, key_at, _)) => entries.push(Entry { key: name, key_at, node }),
             },
         }
         Ok(())
@@ -245,7 +270,7 @@ impl Builder {
 }
 
 /// Takes up the value of a merge key: a mapping or a list of mappings, the first of which wins.
-fn merge(merged: &mut Vec<Entry>, node: &Node) -> Result<(), &'static str> {
+fn merge(merged: &mut Entries, node: &Node) -> Result<(), &'static str> {
     let sources: Vec<&Node> = match &node.value {
         Value::List(items) => items.iter().map(|item| &**item).collect(),
         _ => vec![node],
@@ -255,9 +280,7 @@ fn merge(merged: &mut Vec<Entry>, node: &Node) -> Result<(), &'static str> {
             return Err("found a merge key (<<) of something else, expected a mapping or a list of mappings");
         };
         for entry in entries {
-            if merged.iter().all(|known| known.key != entry.key) {
-                merged.push(entry.clone());
-            }
+            merged.add(entry.clone());
         }
     }
     Ok(())

@@ -10,7 +10,8 @@ use actors::model::settings::{Arch, Os};
 use serde_json::{Value as Json, json};
 
 use super::duration;
-use super::read::{Read, Reader, kind, show};
+use super::read::{Read, Reader};
+use super::show::{kind, show};
 use super::tree::{Node, Value};
 
 /// The text of a scalar; `null`, lists and mappings are none.
@@ -98,7 +99,7 @@ fn repository(text: &str) -> Option<(String, String)> {
 
 fn label(text: &str) -> Option<String> {
     let text = text.trim();
-    let valid = (1..=100).contains(&text.chars().count()) && !text.chars().any(|c| c.is_control() || c == ',');
+    let valid = (1..=256).contains(&text.chars().count()) && !text.chars().any(|c| c.is_control() || c == ',');
     valid.then(|| text.to_lowercase())
 }
 
@@ -132,11 +133,8 @@ scalars! {
     RepositoryName((String, String)): "a repository as owner/name",
         {"type": "string"}, repository;
     /// One label, turned into lower case.
-    Label(String): "a label of 1 to 100 characters without commas",
+    Label(String): "a label of 1 to 256 characters without commas",
         {"type": ["string", "number"]}, label;
-    /// The base of GitHub's REST API, without a slash at the end.
-    BaseUrl(String): "an http or https URL without credentials or query, like https://api.github.com",
-        {"type": "string", "format": "uri"}, base_url;
     /// A whole number of 32 bits.
     Priority(i32): "a whole number from -2147483648 to 2147483647",
         {"type": "integer"}, |text| integer(text).and_then(|n| i32::try_from(n).ok());
@@ -162,80 +160,6 @@ scalars! {
             "arm" => Some(Arch::Arm),
             _ => None,
         };
-}
-
-/// Declares an enum that is read from one of its words, whatever their case.
-macro_rules! words {
-    ($($(#[doc = $doc:literal])+ $vis:vis enum $name:ident {
-        $($(#[doc = $text:literal])+ $variant:ident = $word:literal $(| $other:literal)*,)+
-    })*) => {$(
-        $(#[doc = $doc])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        $vis enum $name {
-            $($(#[doc = $text])+ $variant,)+
-        }
-
-        impl $name {
-            /// The word for it in a configuration.
-            #[allow(dead_code, reason = "enums of backends that are not available have no user yet")]
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word,)+
-                }
-            }
-        }
-
-        impl $crate::config::read::Read for $name {
-            fn read(node: &$crate::config::tree::Node, reader: &mut $crate::config::read::Reader) -> Option<Self> {
-                $crate::config::types::scalar(node, reader, Self::expected, |text| {
-                    $(if [$word $(, $other)*].iter().any(|word| word.eq_ignore_ascii_case(text)) {
-                        return Some(Self::$variant);
-                    })+
-                    None
-                })
-            }
-
-            fn expected() -> String {
-                format!("one of {}", [$($word),+].join(", "))
-            }
-
-            fn schema() -> serde_json::Value {
-                serde_json::json!({"enum": [$($word $(, $other)*),+]})
-            }
-        }
-    )*};
-}
-pub(super) use words;
-
-words! {
-    /// The least important messages that are logged.
-    pub enum LogLevel {
-        /// Everything, for finding faults.
-        Debug = "DEBUG",
-        /// What happens. The default.
-        Info = "INFO",
-        /// What should not happen and was handled.
-        Warning = "WARNING" | "WARN",
-        /// What failed.
-        Error = "ERROR",
-    }
-
-    /// How log lines look.
-    pub enum LogFormat {
-        /// For people. The default.
-        Text = "text",
-        /// One JSON object a line.
-        Json = "json",
-    }
-
-    /// What an API key may do.
-    pub enum Role {
-        /// Read everything.
-        Viewer = "viewer",
-        /// Also change things.
-        Admin = "admin",
-    }
 }
 
 impl Read for String {
@@ -297,6 +221,30 @@ impl Read for Secret {
 
     fn schema() -> Json {
         json!({"type": ["string", "number"]})
+    }
+}
+
+/// The base of GitHub's REST API, without a slash at the end.
+#[derive(Debug)]
+pub(super) struct BaseUrl(pub(super) String);
+
+impl Read for BaseUrl {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let parse = |text: &str| base_url(text).map(Self);
+        // What may hold a password is not shown.
+        if text(node).is_some_and(|text| text.contains('@')) {
+            hidden(node, reader, Self::expected, parse)
+        } else {
+            scalar(node, reader, Self::expected, parse)
+        }
+    }
+
+    fn expected() -> String {
+        "an http or https URL without credentials or query, like https://api.github.com".to_owned()
+    }
+
+    fn schema() -> Json {
+        json!({"type": "string", "format": "uri"})
     }
 }
 
