@@ -356,6 +356,8 @@ fn check_says_what_a_configuration_means() {
 fn check_warns_of_what_is_allowed_and_probably_not_meant() {
     let text = "github_token: t\nallow_unsigned_webhooks: true\napi_key: short\ngithub_base_url: http://ghes.example/api/v3\nallowed_hosts: ['*']\nrunner_groups:\n- name: a\n  organization: o\n  labels: []\n  selected_workflows: [o/a/.github/workflows/ci.yml@main]\n  time_to_start: 1m\n  time_to_live: 30m\n  backend: {name: process, max_concurrency: 1, instance_config: {command: [run]}}\n";
     insta::assert_snapshot!(check::warnings(&parse(text).unwrap()).join("\n"));
+    let both = format!("allow_unsigned_webhooks: true\n{}", group(REST));
+    assert!(!parse(&both).unwrap().allow_unsigned_webhooks, "a secret is always used");
     let quiet = "github_token: t\ngithub_webhook_secret: a-secret-of-some-length\nrunner_groups:\n- {name: a, organization: o, labels: [], backend: {name: base}}\n";
     assert_eq!(check::warnings(&parse(quiet).unwrap()), Vec::<String>::new());
     let local = format!("github_base_url: http://127.0.0.1:9\n{quiet}");

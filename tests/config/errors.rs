@@ -80,6 +80,7 @@ fn bad_inputs() -> Vec<BadInput> {
         ("unknown key of a cloud", backend("{name: gcloud, config: {project_id: p, zone: z, regoin: r}}")),
         ("key of another backend", backend("{name: process, config: {base_url: x}, instance_config: {command: [a]}}")),
         ("name with a space", top("name: a b")),
+        ("a token in the wrong place", top("name: Bearer ghp_abc")),
         ("name is a boolean", top("name: true")),
         ("listen without a port", top("listen: 127.0.0.1")),
         ("listen on a host name", top("listen: localhost:8000")),
@@ -220,7 +221,7 @@ fn a_file_of_only_mistakes_is_refused_quickly_and_briefly() {
     }
     let large = "- a\n".repeat(500_000);
     let error = parse(&large).unwrap_err().to_string();
-    assert!(error.contains("found more than 100000 values"), "{error}");
+    assert!(error.starts_with("config.yaml:100001:3: [100000]: found more than 100000 values"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
 }
 
