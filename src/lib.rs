@@ -1,6 +1,7 @@
 //! runner-manager: fleets of self-hosted GitHub Actions runners.
 
 pub mod backend;
+pub mod check;
 pub mod config;
 pub mod demo;
 pub mod github;
