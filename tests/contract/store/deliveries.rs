@@ -6,7 +6,7 @@ use actors::id::{Cursor, JobId, RunnerName};
 use actors::model::delivery::JobAction;
 use actors::model::job::{Job, JobStatus};
 use actors::model::runner::RunnerState;
-use actors::port::store::{Changes, Horizon, JobFilter, Loaded, Recorded, Route, RunnerFilter, Store};
+use actors::port::store::{Changes, Horizon, JobFilter, Loaded, Recorded, Route, RunnerFilter};
 
 use super::Adapter;
 use super::samples::*;

@@ -86,15 +86,15 @@ impl Model {
         }
         self.deliveries.insert(delivery.id.clone(), delivery.received_at);
         let job = delivery.event.job.id;
-        if !self.assignments.contains_key(&job) {
-            if let Some(group) = &route.group {
+        match (self.assignments.contains_key(&job), &route.group, &route.unmatched) {
+            (false, Some(group), _) => {
                 self.assignments.insert(job, (group.clone(), delivery.received_at));
-                if self.jobs.get(&job).is_some_and(|job| job.group.is_none()) {
-                    self.jobs.remove(&job);
-                }
-            } else if let Some(unmatched) = &route.unmatched {
+                self.jobs.retain(|id, kept| *id != job || kept.group.is_some());
+            }
+            (false, None, Some(unmatched)) => {
                 self.jobs.insert(job, (**unmatched).clone());
             }
+            _ => {}
         }
         let mut to: Vec<GroupName> = self.assignments.get(&job).map(|(group, _)| group.clone()).into_iter().collect();
         let assigned = to.len();

@@ -1,10 +1,12 @@
 //! Things to store, and shorthands to store them with.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::id::{Attempt, Cursor, DeliveryId, GroupName, JobId, RepositoryId, RunnerId};
+use actors::id::{Attempt, Cursor, DeliveryId, GroupName, JobId, RepositoryId, RunnerId, RunnerName};
 use actors::model::delivery::{Delivery, JobAction, JobEvent, JobFacts, RepositoryRef, RunnerRef};
 use actors::model::group::{GroupSnapshot, Healthcheck, LastError};
 use actors::model::job::{Job, JobStatus, Milestone};
@@ -175,4 +177,31 @@ pub fn sorted(mut loaded: Loaded) -> Loaded {
     loaded.runners.sort_by(|a, b| a.name.cmp(&b.name));
     loaded.jobs.sort_by_key(Job::id);
     loaded
+}
+
+/// A job with one of each milestone in its timeline.
+pub fn every_milestone(mut job: Job) -> Job {
+    let (runner, group) = (RunnerName::new("octo-00000001").unwrap(), group("octo"));
+    let reason = || "it says so".to_owned();
+    for (what, seconds) in [
+        Milestone::Received { action: "queued".to_owned(), delivery: DeliveryId::new("d-1").unwrap() },
+        Milestone::Matched { group, reason: reason() },
+        Milestone::Unmatched { reason: reason() },
+        Milestone::WaitingForCapacity { ahead: 3, runners: 2, max: 2 },
+        Milestone::Held { reason: reason(), until: Some(at(9)) },
+        Milestone::WaitingForApproval,
+        Milestone::RunnerRequested { runner: runner.clone() },
+        Milestone::RunnerRegistered { runner: runner.clone() },
+        Milestone::InstanceCreated { runner: runner.clone(), instance: "i-1".to_owned() },
+        Milestone::RunnerOnline { runner: runner.clone() },
+        Milestone::RunnerFailed { runner, error: "quota".to_owned() },
+        Milestone::Taken { runner: "octo-00000001".to_owned(), ours: true },
+        Milestone::Finished { conclusion: "success".to_owned() },
+    ]
+    .into_iter()
+    .zip(1..)
+    {
+        job.note(at(seconds), what);
+    }
+    job
 }

@@ -7,7 +7,7 @@ use actors::model::delivery::JobAction;
 use actors::model::group::GroupSnapshot;
 use actors::model::job::{Job, JobStatus};
 use actors::model::runner::{Runner, RunnerState};
-use actors::port::store::{Changes, Horizon, JobFilter, Loaded, Recorded, Route, RunnerFilter, Store, StoreError};
+use actors::port::store::{Changes, Horizon, JobFilter, Loaded, Recorded, Route, RunnerFilter, StoreError};
 
 use super::Adapter;
 use super::samples::*;

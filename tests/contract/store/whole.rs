@@ -9,7 +9,7 @@ use actors::model::delivery::{Delivery, JobAction};
 use actors::model::group::GroupSnapshot;
 use actors::model::job::{Job, JobStatus, Milestone};
 use actors::model::runner::RunnerState;
-use actors::port::store::{Changes, Horizon, InboxEntry, JobFilter, Recorded, Route, RunnerFilter, Store, StoreError};
+use actors::port::store::{Changes, Horizon, InboxEntry, JobFilter, Recorded, Route, RunnerFilter, StoreError};
 use jiff::Timestamp;
 
 use super::Adapter;
