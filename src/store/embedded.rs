@@ -271,15 +271,16 @@ impl Store for Embedded {
 
     async fn inbox(&self, group: &GroupName, after: Cursor, limit: usize) -> Result<Vec<InboxEntry>, StoreError> {
         self.timed("inbox", async {
-            let mut after = after;
+            let limit = limit.max(1);
+            let (mut entries, mut after) = (Vec::new(), after);
             loop {
-                let group = group.clone();
-                let (entries, last) =
-                    self.find_and_tell(&self.inboxes, move |db| read::inbox(db, &group, after, limit)).await?;
-                if !entries.is_empty() || last == after {
+                let (group, left) = (group.clone(), limit - entries.len());
+                let portion = self.find_and_tell(&self.inboxes, move |db| read::inbox(db, &group, after, left)).await?;
+                entries.extend(portion.entries);
+                if portion.complete || entries.len() >= limit {
                     return Ok(entries);
                 }
-                after = last;
+                after = portion.last;
             }
         })
         .await
