@@ -100,7 +100,7 @@ pub struct Entry {
     /// Whether it could request one more runner; the last word it gave.
     pub has_capacity: bool,
     /// Its actor, while it runs.
-    pub actor: Option<ActorRef<GroupMsg>>,
+    pub(crate) actor: Option<ActorRef<GroupMsg>>,
 }
 
 /// The groups of this process, in the order of the configuration. Cheap to clone; all clones are one.
@@ -153,8 +153,8 @@ impl Directory {
         }
     }
 
-    /// Replaces the list of groups; for the supervisor (and for tests of what uses a directory) alone.
-    pub fn set(&self, entries: Vec<Entry>) {
+    /// Replaces the list of groups; for the supervisor alone.
+    pub(crate) fn set(&self, entries: Vec<Entry>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = entries;
     }
 
