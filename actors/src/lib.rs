@@ -3,5 +3,6 @@
 
 pub mod actor;
 pub mod id;
+pub mod machine;
 pub mod model;
 pub mod port;

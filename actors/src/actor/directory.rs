@@ -1,26 +1,20 @@
 //! Who runs which group: how everybody outside the supervision tree finds an actor, also after it was restarted.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use ractor::{ActorRef, RpcReplyPort};
+use ractor::ActorRef;
+use ractor::rpc::CallResult;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::actor::group::GroupMsg;
+use crate::actor::supervisor::SupervisorMsg;
 use crate::id::{GroupName, RunnerName};
 use crate::model::settings::GroupSettings;
 
 /// Longest time an actor may take to answer.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-
-/// A message to a group, answered when the actor has taken it.
-#[derive(Debug)]
-pub enum GroupMsg {
-    /// There is something in the inbox. May be sent for nothing, and may be lost.
-    Poke,
-    /// An operator asks for something.
-    Command(Command, RpcReplyPort<Result<Outcome, Refused>>),
-}
 
 /// What an operator can ask of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,35 +99,52 @@ pub struct Entry {
 
 /// The groups of this process, in the order of the configuration. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
-pub struct Directory(Arc<RwLock<Vec<Entry>>>);
+pub struct Directory(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    entries: RwLock<Vec<Entry>>,
+    supervisor: OnceLock<ActorRef<SupervisorMsg>>,
+}
 
 impl Directory {
+    /// A directory of groups whose actors are not started (yet): everything is known of them, and no command is taken.
+    #[must_use]
+    pub fn new(settings: impl IntoIterator<Item = Arc<GroupSettings>>) -> Self {
+        let directory = Self::default();
+        let entries = settings
+            .into_iter()
+            .map(|settings| Entry { settings, health: Health::Starting, has_capacity: true, actor: None })
+            .collect();
+        *directory.0.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
+        directory
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Entry>> {
+        self.0.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// All groups, in the order of the configuration.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read().clone()
     }
 
     /// One group by its exact name.
     #[must_use]
     pub fn entry(&self, name: &str) -> Option<Entry> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().find(|e| e.settings.name.as_str() == name).cloned()
+        self.read().iter().find(|e| e.settings.name.as_str() == name).cloned()
     }
 
     /// The group to which a runner of this name would belong.
     #[must_use]
     pub fn owner_of(&self, runner: &str) -> Option<GroupName> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .find(|e| e.settings.name.owns_name(runner))
-            .map(|e| e.settings.name.clone())
+        self.read().iter().find(|e| e.settings.name.owns_name(runner)).map(|e| e.settings.name.clone())
     }
 
-    /// Tells a group that its inbox has something.
+    /// Tells a group that its inbox has something. May be told for nothing, and may get lost: a group also looks by itself.
     pub fn poke(&self, group: &GroupName) {
-        if let Some(actor) = self.entry(group.as_str()).and_then(|e| e.actor) {
+        if let Some(actor) = self.read().iter().find(|e| e.settings.name == *group).and_then(|e| e.actor.as_ref()) {
             // A stopped actor reads its inbox when it starts again.
             let _ = actor.cast(GroupMsg::Poke);
         }
@@ -146,23 +157,31 @@ impl Directory {
     pub async fn command(&self, group: &str, command: Command) -> Result<Outcome, Refused> {
         let entry = self.entry(group).ok_or_else(|| Refused::NoGroup(group.to_owned()))?;
         let name = entry.settings.name.clone();
-        let actor = entry.actor.ok_or_else(|| Refused::Unavailable(name.clone()))?;
-        match actor.call(|reply| GroupMsg::Command(command, reply), Some(ANSWER_DEADLINE)).await {
-            Ok(ractor::rpc::CallResult::Success(answer)) => answer,
-            _ => Err(Refused::Unavailable(name)),
+        let answer = match (entry.actor, &command, self.0.supervisor.get()) {
+            (Some(actor), ..) => {
+                actor.call(|reply| GroupMsg::Command(command, reply), Some(ANSWER_DEADLINE)).await.ok()
+            }
+            // A parked group has no actor: the supervisor starts it again.
+            (None, Command::Reset, Some(supervisor)) => {
+                supervisor.call(|reply| SupervisorMsg::Reset(name.clone(), reply), Some(ANSWER_DEADLINE)).await.ok()
+            }
+            (None, ..) => None,
+        };
+        match answer {
+            Some(CallResult::Success(answer)) => answer,
+            Some(CallResult::Timeout | CallResult::SenderError) | None => Err(Refused::Unavailable(name)),
         }
     }
 
-    /// Replaces the list of groups; for the supervisor alone.
-    pub(crate) fn set(&self, entries: Vec<Entry>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = entries;
+    /// Tells where the supervisor is; the first word counts.
+    pub(crate) fn supervised_by(&self, supervisor: ActorRef<SupervisorMsg>) {
+        let _ = self.0.supervisor.set(supervisor);
     }
 
     /// Changes one group's entry; for the supervisor and the group itself.
     pub(crate) fn update(&self, group: &GroupName, change: impl FnOnce(&mut Entry)) {
-        if let Some(entry) =
-            self.0.write().unwrap_or_else(PoisonError::into_inner).iter_mut().find(|e| e.settings.name == *group)
-        {
+        let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.iter_mut().find(|e| e.settings.name == *group) {
             change(entry);
         }
     }

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use crate::actor::directory::Directory;
+use crate::machine;
+use crate::machine::matching::{Candidate, Match, match_job};
 use crate::model::delivery::Delivery;
+use crate::model::job::{Job, JobStatus, Milestone};
+use crate::port::store::{Recorded, Route};
 use crate::port::{Clock, Observer, Store, StoreError};
 
 /// What the HTTP front needs of the brain. Cheap to clone.
@@ -35,8 +39,33 @@ impl Front {
     ///
     /// # Errors
     /// Those of [`Store::record`]; the delivery was not accepted.
-    pub async fn accept(&self, delivery: Delivery) -> Result<Accepted, StoreError> {
-        let _ = delivery;
-        Ok(Accepted::Unmatched)
+    pub async fn accept(&self, mut delivery: Delivery) -> Result<Accepted, StoreError> {
+        let entries = self.directory.entries();
+        let candidates =
+            entries.iter().map(|entry| Candidate { settings: &entry.settings, has_capacity: entry.has_capacity });
+        let mut route = Route::default();
+        match match_job(&delivery.event.job, candidates) {
+            Match::Group { name, reason } => {
+                route.group = Some(name);
+                delivery.matched = reason;
+            }
+            Match::None { reason } => route.unmatched = Some(Box::new(unmatched(&delivery, reason))),
+        }
+        route.runner_group = delivery.event.runner.as_ref().and_then(|runner| self.directory.owner_of(&runner.name));
+        match self.store.record(Arc::new(delivery), route).await? {
+            Recorded::Duplicate => Ok(Accepted::Duplicate),
+            Recorded::New(groups) => {
+                groups.iter().for_each(|group| self.directory.poke(group));
+                Ok(if groups.is_empty() { Accepted::Unmatched } else { Accepted::Accepted })
+            }
+        }
     }
+}
+
+fn unmatched(delivery: &Delivery, reason: String) -> Job {
+    let mut job = machine::job::new(delivery.event.job.clone(), None, delivery.received_at);
+    machine::job::apply(&mut job, delivery);
+    job.status = JobStatus::Unmatched;
+    job.note(delivery.received_at, Milestone::Unmatched { reason });
+    job
 }

@@ -14,6 +14,9 @@ pub struct Delivery {
     pub received_at: Timestamp,
     /// What it says.
     pub event: JobEvent,
+    /// Why its group was chosen, in a sentence; empty until it was matched.
+    #[serde(default)]
+    pub matched: String,
 }
 
 /// The `action` of a `workflow_job` event.

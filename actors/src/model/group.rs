@@ -1,9 +1,11 @@
 //! What a group remembers beside its jobs and runners.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::id::Cursor;
+use crate::id::{Cursor, JobId, RunnerName};
 
 /// A group's own snapshot. Jobs and runners are saved one by one beside it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +22,18 @@ pub struct GroupSnapshot {
     pub last_error: Option<LastError>,
     /// The last health check that was carried through.
     pub last_healthcheck: Option<Healthcheck>,
+    /// What runners were told of jobs and is not in their saved state yet; told again after a restart.
+    #[serde(default)]
+    pub unsettled: BTreeMap<RunnerName, JobNews>,
+}
+
+/// What a runner was told of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobNews {
+    /// The job.
+    pub job: JobId,
+    /// Whether it is completed; otherwise the runner took it.
+    pub completed: bool,
 }
 
 /// An error and its time.
@@ -42,10 +56,4 @@ pub struct Healthcheck {
     pub instances: Option<u32>,
     /// Differences that were found and are being repaired.
     pub repairs: u32,
-}
-
-impl Default for Cursor {
-    fn default() -> Self {
-        Self(0)
-    }
 }

@@ -164,6 +164,10 @@ pub struct Runner {
     pub retry_at: Option<Timestamp>,
     /// Tries in a row that failed in this state.
     pub retries: u32,
+    /// Whether a call of its creation is out; nothing is removed before that came back.
+    pub call_pending: bool,
+    /// Listings in a row that contradicted its state.
+    pub missed: u32,
     /// The last error, in words.
     pub error: Option<String>,
     /// How it came here, oldest first.

@@ -1,0 +1,244 @@
+//! The one interpreter of effects: turns what the machine wants into calls, and what comes back into events.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::actor::listings::Listings;
+use crate::id::{ManagerName, RunnerGroupId, RunnerId};
+use crate::machine::group::marker;
+use crate::machine::health::Listing;
+use crate::machine::runner::{Effect, Event};
+use crate::model::runner::Runner;
+use crate::model::secret::Secret;
+use crate::model::settings::{GroupSettings, Scope};
+use crate::port::backend::{InstanceSpec, Metadata, Owner};
+use crate::port::github::{Deregistered, JitRequest, RemoteRunner};
+use crate::port::{Backend, BackendError, Clock, GitHub, GitHubError, Observation, Observer, Store};
+
+/// Longest time one step at GitHub may take, pages and waiting for a free connection included.
+const GITHUB_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The world, as all actors of one system share it.
+#[derive(Clone)]
+pub struct World {
+    /// GitHub.
+    pub github: Arc<dyn GitHub>,
+    /// The durable store.
+    pub store: Arc<dyn Store>,
+    /// Time and chance.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub observer: Arc<dyn Observer>,
+    /// Listings of runners, shared by groups.
+    pub listings: Arc<Listings>,
+    /// Calls and saves that are out; shutdown waits for them.
+    pub tasks: TaskTracker,
+    /// Once cancelled, no further call is begun: what is decided is saved, and carried out after the next start.
+    pub stopping: CancellationToken,
+}
+
+/// Carries out the effects of one group.
+pub(crate) struct Interpreter {
+    settings: Arc<GroupSettings>,
+    owner: Owner,
+    marker: String,
+    backend: Arc<dyn Backend>,
+    world: World,
+    calls: Semaphore,
+    runner_group: OnceCell<RunnerGroupId>,
+}
+
+impl Interpreter {
+    pub(crate) fn new(
+        settings: Arc<GroupSettings>,
+        manager: ManagerName,
+        backend: Arc<dyn Backend>,
+        world: World,
+    ) -> Self {
+        Self {
+            owner: Owner { manager: manager.clone(), group: settings.name.clone() },
+            marker: marker(&manager),
+            calls: Semaphore::new(settings.max_concurrency.max(1)),
+            runner_group: OnceCell::new(),
+            settings,
+            backend,
+            world,
+        }
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Does beforehand what the first runner would have to wait for.
+    pub(crate) async fn warm(&self) -> Result<(), GitHubError> {
+        self.runner_group().await?;
+        self.download_url().await;
+        Ok(())
+    }
+
+    /// Carries out one effect. A call that panics counts as one whose outcome is unknown.
+    pub(crate) async fn perform(&self, runner: &Runner, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Register => Some(match github(self.register(runner)).await {
+                Ok((id, jit_config)) => Event::Registered { id, jit_config },
+                Err(error) => Event::RegisterFailed(error),
+            }),
+            Effect::CreateInstance { jit_config } => Some(match self.create(runner, jit_config).await {
+                Ok(id) => Event::Created(id),
+                Err(error) => Event::CreateFailed(error),
+            }),
+            Effect::LookUpInstance => {
+                let get = self.backend.get(&runner.name);
+                Some(Event::InstanceLookedUp(self.call("get", self.settings.delete_timeout, get).await))
+            }
+            Effect::LookUpRegistration => Some(Event::RegistrationLookedUp(github(self.find(runner)).await)),
+            Effect::Deregister => Some(Event::Deregistered(github(self.deregister(runner)).await)),
+            Effect::DeleteInstance => {
+                let delete = self.backend.delete(&runner.name);
+                Some(Event::InstanceDeleted(self.call("delete", self.settings.delete_timeout, delete).await))
+            }
+            Effect::UpdateMetadata => {
+                let metadata = Metadata { state: runner.state.as_str(), job: runner.job };
+                let update = self.backend.update_metadata(&runner.name, &metadata);
+                if let Err(error) = self.call("update_metadata", self.settings.delete_timeout, update).await {
+                    tracing::warn!(group = %self.settings.name, runner = %runner.name, %error, "metadata not updated");
+                }
+                None
+            }
+        }
+    }
+
+    async fn register(&self, runner: &Runner) -> Result<(RunnerId, Secret), GitHubError> {
+        let mut labels = self.settings.runner_labels();
+        labels.push(self.marker.clone());
+        let request = JitRequest {
+            scope: self.settings.scope.clone(),
+            name: runner.name.clone(),
+            runner_group: self.runner_group().await?,
+            labels,
+        };
+        let registration = self.world.github.generate_jit_config(&request).await?;
+        Ok((registration.id, registration.jit_config))
+    }
+
+    async fn runner_group(&self) -> Result<RunnerGroupId, GitHubError> {
+        self.runner_group.get_or_try_init(|| self.world.github.ensure_runner_group(&self.settings)).await.copied()
+    }
+
+    async fn download_url(&self) -> String {
+        let GroupSettings { scope, os, arch, .. } = &*self.settings;
+        // Backends with the runner application in their image do without it.
+        self.world.github.runner_download(scope, *os, *arch).await.unwrap_or_default()
+    }
+
+    async fn create(&self, runner: &Runner, jit_config: Secret) -> Result<crate::id::InstanceId, BackendError> {
+        let download_url = github(async { Ok(self.download_url().await) }).await.unwrap_or_default();
+        let spec = InstanceSpec {
+            owner: self.owner.clone(),
+            runner: runner.name.clone(),
+            env: self.env(runner, download_url),
+            jit_config,
+        };
+        let create = async {
+            if let Some(received) = runner.for_delivery_at {
+                let took = self.world.clock.now().duration_since(received).try_into().unwrap_or_default();
+                self.world.observer.observe(&Observation::ScaleUp { group: &self.settings.name, took });
+            }
+            self.backend.create(spec).await
+        };
+        self.call("create", self.settings.create_timeout, create).await.map(|instance| instance.id)
+    }
+
+    fn env(&self, runner: &Runner, download_url: String) -> Vec<(&'static str, String)> {
+        let organization = match &self.settings.scope {
+            Scope::Organization(login) | Scope::Enterprise(login) => login.clone(),
+            Scope::Repository { owner, .. } => owner.clone(),
+        };
+        vec![
+            ("RUNNER_NAME", runner.name.to_string()),
+            ("RUNNER_LABELS", self.settings.runner_labels().join(",")),
+            ("RUNNER_DOWNLOAD_URL", download_url),
+            ("RUNNER_ORG", organization),
+            ("RUNNER_GROUP", self.settings.name.to_string()),
+            ("RUNNER_JOB_STARTED_SCRIPT", self.settings.job_started_script.clone()),
+            ("RUNNER_JOB_COMPLETED_SCRIPT", self.settings.job_completed_script.clone()),
+        ]
+    }
+
+    async fn find(&self, runner: &Runner) -> Result<Option<RemoteRunner>, GitHubError> {
+        self.world.github.find_runner(&self.settings.scope, &runner.name).await
+    }
+
+    async fn deregister(&self, runner: &Runner) -> Result<Deregistered, GitHubError> {
+        let id = match runner.github_id {
+            Some(id) => id,
+            None => match self.find(runner).await? {
+                // A runner of that name without our marker is somebody else's.
+                Some(found) if found.labels.iter().any(|l| l.eq_ignore_ascii_case(&self.marker)) => found.id,
+                Some(_) | None => return Ok(Deregistered::Absent),
+            },
+        };
+        self.world.github.delete_runner(&self.settings.scope, id).await
+    }
+
+    /// Both sides of a health check.
+    pub(crate) async fn list(&self) -> Listing {
+        let began = self.world.clock.now();
+        let list = self.backend.list(&self.owner);
+        let (registered, instances) = tokio::join!(
+            github(self.world.listings.get(&self.settings.scope)),
+            self.call("list", self.settings.delete_timeout, list)
+        );
+        let at = registered.as_ref().map_or(began, |(at, _)| began.min(*at));
+        Listing {
+            at,
+            registered: registered.map(|(_, runners)| runners).map_err(|error| error.to_string()),
+            instances: instances
+                .map_err(|error| format!("listing instances at backend {}: {error}", self.backend.name())),
+        }
+    }
+
+    /// One call to the backend: bounded in number and time, measured, and safe from panics.
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        deadline: Duration,
+        call: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        let Ok(_permit) = self.calls.acquire().await else {
+            return Err(BackendError::Unavailable("the manager is stopping".to_owned()));
+        };
+        let began = self.world.clock.now();
+        let result = match tokio::time::timeout(deadline, AssertUnwindSafe(call).catch_unwind()).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(BackendError::Unavailable(format!("the backend's {operation} panicked"))),
+            Err(_) => {
+                Err(BackendError::Timeout(format!("no answer to {operation} within {} s", deadline.as_secs_f32())))
+            }
+        };
+        self.world.observer.observe(&Observation::BackendCall {
+            backend: self.backend.name(),
+            operation,
+            outcome: result.as_ref().map_or_else(BackendError::kind, |_| "ok"),
+            took: self.world.clock.now().duration_since(began).try_into().unwrap_or_default(),
+        });
+        result
+    }
+}
+
+/// One step at GitHub: bounded in time and safe from panics. The adapter bounds how many run at once.
+async fn github<T>(call: impl Future<Output = Result<T, GitHubError>>) -> Result<T, GitHubError> {
+    match tokio::time::timeout(GITHUB_DEADLINE, AssertUnwindSafe(call).catch_unwind()).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(GitHubError::Unknown("the call panicked".to_owned())),
+        Err(_) => Err(GitHubError::Unknown(format!("no answer within {} s", GITHUB_DEADLINE.as_secs()))),
+    }
+}

@@ -1,0 +1,517 @@
+//! The actor of one group: reads its inbox, feeds its state machine, owns the actors of its runners.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::task::JoinHandle;
+
+use crate::actor::directory::{Command, Directory, Health, Outcome, Refused};
+use crate::actor::effect::{Interpreter, World};
+use crate::actor::restarts::Restarts;
+use crate::actor::runner::{Args as RunnerArgs, LONGEST_SLEEP, Msg as RunnerMsg, RunnerActor, SAVE_RETRY, until};
+use crate::id::{FencingToken, GroupName, ManagerName, RunnerName};
+use crate::machine::group::{Effect, Group, Note, Refusal};
+use crate::machine::health::Listing;
+use crate::model::job::Job;
+use crate::model::runner::{Runner, RunnerState};
+use crate::model::settings::GroupSettings;
+use crate::port::store::{Changes, InboxEntry, Loaded};
+use crate::port::{Backend, Observation, StoreError};
+
+/// Deliveries read from the inbox at once.
+const INBOX_BATCH: usize = 256;
+
+pub(crate) struct GroupActor;
+
+/// Everything a group needs to run, and to be started again.
+#[derive(Clone)]
+pub(crate) struct Args {
+    pub(crate) settings: Arc<GroupSettings>,
+    pub(crate) manager: ManagerName,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) world: World,
+    pub(crate) directory: Directory,
+}
+
+pub(crate) enum GroupMsg {
+    /// Load what the store has, for the first time or after it failed.
+    Load,
+    Loaded(Result<(FencingToken, Loaded), StoreError>),
+    /// There is something in the inbox. May be sent for nothing, and may be lost.
+    Poke,
+    Inbox(Result<Vec<InboxEntry>, StoreError>),
+    Command(Command, RpcReplyPort<Result<Outcome, Refused>>),
+    RunnerChanged(Arc<Runner>),
+    Listed(Listing),
+    Saved(Vec<Arc<Job>>, Result<(), StoreError>),
+    SaveAgain,
+    /// A newer owner exists: stop acting.
+    Fenced,
+    Tick,
+}
+
+pub(crate) struct State {
+    args: Args,
+    interpreter: Arc<Interpreter>,
+    load_failures: u32,
+    running: Option<Running>,
+}
+
+/// What a group has once it is loaded.
+struct Running {
+    group: Group,
+    token: FencingToken,
+    runners: HashMap<RunnerName, ActorRef<RunnerMsg>>,
+    names: HashMap<ActorId, RunnerName>,
+    restarts: HashMap<RunnerName, Restarts>,
+    parked: HashSet<RunnerName>,
+    reading: bool,
+    poked: bool,
+    listing: bool,
+    saving: bool,
+    save_failures: u32,
+    timer: Option<(Timestamp, JoinHandle<()>)>,
+}
+
+impl Actor for GroupActor {
+    type Msg = GroupMsg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<GroupMsg>, args: Args) -> Result<State, ActorProcessingErr> {
+        myself.cast(GroupMsg::Load)?;
+        let interpreter = Arc::new(Interpreter::new(
+            Arc::clone(&args.settings),
+            args.manager.clone(),
+            Arc::clone(&args.backend),
+            args.world.clone(),
+        ));
+        Ok(State { args, interpreter, load_failures: 0, running: None })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<GroupMsg>,
+        message: GroupMsg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            GroupMsg::Load => state.load(&myself),
+            GroupMsg::Loaded(result) => state.loaded(&myself, result).await,
+            GroupMsg::Poke => state.read_inbox(&myself),
+            GroupMsg::Inbox(result) => state.inbox(&myself, result).await,
+            GroupMsg::Command(command, reply) => {
+                let answer = state.command(&myself, command).await;
+                let _ = reply.send(answer);
+            }
+            GroupMsg::RunnerChanged(runner) => state.runner_changed(&myself, runner).await,
+            GroupMsg::Listed(listing) => state.listed(&myself, listing).await,
+            GroupMsg::Saved(jobs, result) => state.saved(&myself, &jobs, result),
+            GroupMsg::SaveAgain => {
+                if let Some(running) = &mut state.running {
+                    running.saving = false;
+                }
+                state.flush(&myself);
+            }
+            GroupMsg::Fenced => myself.stop(Some("fenced".to_owned())),
+            GroupMsg::Tick => state.tick(&myself).await,
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<GroupMsg>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(cell, ..) => state.runner_ended(cell.get_id()),
+            SupervisionEvent::ActorFailed(cell, error) => {
+                state.runner_failed(&myself, cell.get_id(), &error.to_string()).await;
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, myself: ActorRef<GroupMsg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        if let Some((_, timer)) = state.running.as_mut().and_then(|running| running.timer.take()) {
+            timer.abort();
+        }
+        myself.stop_children_and_wait(None, None).await;
+        let name = &state.args.settings.name;
+        state.args.world.observer.observe(&Observation::GroupStopped { group: name });
+        Ok(())
+    }
+}
+
+impl State {
+    fn name(&self) -> &GroupName {
+        &self.args.settings.name
+    }
+
+    fn now(&self) -> Timestamp {
+        self.args.world.clock.now()
+    }
+
+    fn load(&mut self, myself: &ActorRef<GroupMsg>) {
+        let (store, name, actor) = (Arc::clone(&self.args.world.store), self.name().clone(), myself.clone());
+        self.args.world.tasks.spawn(async move {
+            let loaded = async {
+                let token = store.acquire(&name).await?;
+                Ok((token, store.load(&name).await?))
+            };
+            let _ = actor.cast(GroupMsg::Loaded(loaded.await));
+        });
+    }
+
+    async fn loaded(&mut self, myself: &ActorRef<GroupMsg>, result: Result<(FencingToken, Loaded), StoreError>) {
+        let (token, loaded) = match result {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.load_failures += 1;
+                tracing::error!(group = %self.name(), %error, "cannot load the group, trying again");
+                let wait = SAVE_RETRY.delay(self.load_failures, self.args.world.clock.entropy());
+                myself.send_after(wait, || GroupMsg::Load);
+                return;
+            }
+        };
+        if loaded.set_aside > 0 {
+            let count = loaded.set_aside;
+            tracing::error!(group = %self.name(), count, "unreadable entries were set aside, looking what really exists");
+            self.args.world.observer.observe(&Observation::SnapshotsSetAside { group: self.name(), count });
+        }
+        let (runners, jobs) = (loaded.runners.len(), loaded.jobs.len());
+        let clock = &self.args.world.clock;
+        let group =
+            Group::new(Arc::clone(&self.args.settings), &self.args.manager, loaded, clock.entropy(), clock.now());
+        self.running = Some(Running {
+            group,
+            token,
+            runners: HashMap::new(),
+            names: HashMap::new(),
+            restarts: HashMap::new(),
+            parked: HashSet::new(),
+            reading: false,
+            poked: false,
+            listing: false,
+            saving: false,
+            save_failures: 0,
+            timer: None,
+        });
+        tracing::info!(group = %self.name(), runners, jobs, "group is running");
+        let (interpreter, name) = (Arc::clone(&self.interpreter), self.name().clone());
+        self.args.world.tasks.spawn(async move {
+            if let Err(error) = interpreter.warm().await {
+                tracing::error!(group = %name, %error, "cannot prepare the runner group at GitHub");
+            }
+        });
+        let actor = myself.clone();
+        self.args.directory.update(self.name(), |entry| {
+            entry.actor = Some(actor);
+            entry.health = Health::Running;
+        });
+        let effects = self.running.as_mut().map(|running| running.group.recover()).unwrap_or_default();
+        self.carry_out(myself, effects).await;
+        self.read_inbox(myself);
+        self.tick(myself).await;
+    }
+
+    fn read_inbox(&mut self, myself: &ActorRef<GroupMsg>) {
+        let Some(running) = &mut self.running else { return };
+        if running.reading {
+            running.poked = true;
+            return;
+        }
+        running.reading = true;
+        running.poked = false;
+        let after = running.group.snapshot().cursor;
+        let (store, name, actor) = (Arc::clone(&self.args.world.store), self.name().clone(), myself.clone());
+        self.args.world.tasks.spawn(async move {
+            let entries = store.inbox(&name, after, INBOX_BATCH).await;
+            let _ = actor.cast(GroupMsg::Inbox(entries));
+        });
+    }
+
+    async fn inbox(&mut self, myself: &ActorRef<GroupMsg>, result: Result<Vec<InboxEntry>, StoreError>) {
+        let now = self.now();
+        let Some(running) = &mut self.running else { return };
+        running.reading = false;
+        let entries = match result {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::error!(group = %self.args.settings.name, %error, "cannot read the inbox, trying again");
+                myself.send_after(SAVE_RETRY.longest, || GroupMsg::Poke);
+                return;
+            }
+        };
+        let more = running.poked || entries.len() == INBOX_BATCH;
+        for entry in entries {
+            let Some(running) = &mut self.running else { return };
+            let effects = running.group.delivered(entry, now);
+            self.perform(myself, effects).await;
+        }
+        if more {
+            self.read_inbox(myself);
+        }
+        self.settle(myself);
+    }
+
+    async fn runner_changed(&mut self, myself: &ActorRef<GroupMsg>, runner: Arc<Runner>) {
+        let now = self.now();
+        let Some(running) = &mut self.running else { return };
+        let before = running.group.fleet().get(&runner.name).cloned();
+        let effects = running.group.runner_changed(Arc::clone(&runner), now);
+        self.observe_runner(before.as_deref(), &runner);
+        self.carry_out(myself, effects).await;
+    }
+
+    fn observe_runner(&self, before: Option<&Runner>, runner: &Runner) {
+        let observer = &self.args.world.observer;
+        let group = self.name();
+        if let (None, Some(online)) = (before.and_then(|b| b.online_at), runner.online_at) {
+            let began = runner.history.iter().rev().find(|t| t.state == RunnerState::Provisioning).map(|t| t.at);
+            if let Some(took) = began.and_then(|began| online.duration_since(began).try_into().ok()) {
+                observer.observe(&Observation::RunnerOnline { group, backend: &runner.backend, took });
+            }
+        }
+        if let (true, Some(removal)) = (runner.state.is_final(), &runner.removal) {
+            observer.observe(&Observation::RunnerDeleted { group, reason: removal.reason });
+        }
+    }
+
+    async fn listed(&mut self, myself: &ActorRef<GroupMsg>, listing: Listing) {
+        let now = self.now();
+        let Some(running) = &mut self.running else { return };
+        running.listing = false;
+        for error in [listing.registered.as_ref().err(), listing.instances.as_ref().err()].into_iter().flatten() {
+            tracing::warn!(group = %self.args.settings.name, %error, "health check is incomplete");
+        }
+        let mut effects = running.group.listed(&listing, now);
+        // A runner whose actor was parked gets another chance with each health check.
+        for name in std::mem::take(&mut running.parked) {
+            effects.extend(running.group.revive(&name));
+        }
+        self.carry_out(myself, effects).await;
+        self.read_inbox(myself);
+    }
+
+    async fn tick(&mut self, myself: &ActorRef<GroupMsg>) {
+        let now = self.now();
+        let Some(running) = &mut self.running else { return };
+        let effects = running.group.tick(now);
+        self.carry_out(myself, effects).await;
+    }
+
+    async fn command(&mut self, myself: &ActorRef<GroupMsg>, command: Command) -> Result<Outcome, Refused> {
+        let now = self.now();
+        let name = self.name().clone();
+        let Some(running) = &mut self.running else { return Err(Refused::Unavailable(name)) };
+        let group = &mut running.group;
+        let refused = |refusal| match refusal {
+            Refusal::NoRunner(runner) => Refused::NoRunner { group: name.clone(), runner },
+            Refusal::Conflict(why) => Refused::Conflict(why),
+        };
+        let (message, runner, effects) = match command {
+            Command::Healthcheck => {
+                let effect = group.healthcheck(now);
+                (format!("health check of group {name} begun"), None, vec![effect])
+            }
+            Command::CreateRunner => {
+                let (runner, effects) = group.create_runner(now).map_err(refused)?;
+                (format!("runner {runner} requested"), Some(runner), effects)
+            }
+            Command::Reset => (format!("group {name} is reset"), None, group.reset(now)),
+            Command::Drain => (format!("group {name} is drained: busy runners finish"), None, group.drain(now)),
+            Command::Resume => (format!("group {name} is resumed"), None, group.resume(now)),
+            Command::DeleteRunner { runner, force } => {
+                let effects = group.delete_runner(&runner, force).map_err(refused)?;
+                (format!("removal of runner {runner} begun"), Some(runner), effects)
+            }
+        };
+        tracing::info!(group = %name, %message, "command taken");
+        self.carry_out(myself, effects).await;
+        Ok(Outcome { message, runner })
+    }
+
+    /// Carries effects out and brings everything that hangs on the group's state up to date.
+    async fn carry_out(&mut self, myself: &ActorRef<GroupMsg>, effects: Vec<Effect>) {
+        self.perform(myself, effects).await;
+        self.settle(myself);
+    }
+
+    async fn perform(&mut self, myself: &ActorRef<GroupMsg>, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Spawn(runner, event) => self.spawn_runner(myself, runner, event).await,
+                Effect::Tell(name, event) => {
+                    if let Some(actor) = self.running.as_ref().and_then(|running| running.runners.get(&name)) {
+                        // One that just failed is revived, and told what matters again.
+                        let _ = actor.cast(RunnerMsg::Event(event));
+                    }
+                }
+                Effect::Healthcheck => self.healthcheck(myself),
+                Effect::Note(note) => self.note(note),
+            }
+        }
+    }
+
+    async fn spawn_runner(
+        &mut self,
+        myself: &ActorRef<GroupMsg>,
+        runner: Arc<Runner>,
+        event: crate::machine::runner::Event,
+    ) {
+        let Some(running) = &mut self.running else { return };
+        let name = runner.name.clone();
+        let args = RunnerArgs {
+            runner,
+            token: running.token,
+            interpreter: Arc::clone(&self.interpreter),
+            group: myself.clone(),
+        };
+        match Actor::spawn_linked(None, RunnerActor, args, myself.get_cell()).await {
+            Ok((actor, _)) => {
+                let _ = actor.cast(RunnerMsg::Event(event));
+                running.names.insert(actor.get_id(), name.clone());
+                running.runners.insert(name, actor);
+            }
+            Err(error) => {
+                tracing::error!(group = %self.args.settings.name, runner = %name, %error, "cannot start its actor");
+                running.parked.insert(name);
+            }
+        }
+    }
+
+    fn runner_ended(&mut self, actor: ActorId) {
+        if let Some(running) = &mut self.running
+            && let Some(name) = running.names.remove(&actor)
+        {
+            running.runners.remove(&name);
+            running.restarts.remove(&name);
+        }
+    }
+
+    async fn runner_failed(&mut self, myself: &ActorRef<GroupMsg>, actor: ActorId, error: &str) {
+        let now = self.now();
+        let Some(running) = &mut self.running else { return };
+        let Some(name) = running.names.remove(&actor) else { return };
+        running.runners.remove(&name);
+        if !running.restarts.entry(name.clone()).or_default().allow(now) {
+            tracing::error!(group = %self.args.settings.name, runner = %name, error, "runner's actor is parked: it failed too often");
+            running.parked.insert(name);
+            return;
+        }
+        tracing::error!(group = %self.args.settings.name, runner = %name, error, "runner's actor failed and is started again");
+        self.args.world.observer.observe(&Observation::ActorRestarted { actor: "runner" });
+        let effects = running.group.revive(&name);
+        self.carry_out(myself, effects).await;
+    }
+
+    fn healthcheck(&mut self, myself: &ActorRef<GroupMsg>) {
+        let Some(running) = &mut self.running else { return };
+        if std::mem::replace(&mut running.listing, true) || self.args.world.stopping.is_cancelled() {
+            return;
+        }
+        let (interpreter, actor) = (Arc::clone(&self.interpreter), myself.clone());
+        self.args.world.tasks.spawn(async move {
+            let listing = interpreter.list().await;
+            let _ = actor.cast(GroupMsg::Listed(listing));
+        });
+    }
+
+    fn note(&self, note: Note) {
+        let group = self.name();
+        let observation = match &note {
+            Note::Taken(waited) => Observation::JobTaken { group, waited: *waited },
+            Note::Finished(conclusion, ran) => {
+                Observation::JobFinished { group, conclusion: known_conclusion(conclusion), ran: *ran }
+            }
+            Note::Leak(side) => Observation::Leak { group, side },
+        };
+        self.args.world.observer.observe(&observation);
+    }
+
+    /// After a change: save it, set the timer, and show it to whoever looks.
+    fn settle(&mut self, myself: &ActorRef<GroupMsg>) {
+        self.flush(myself);
+        let now = self.now();
+        let Some(running) = &mut self.running else { return };
+        let group = &running.group;
+        let due = group.wake_at(now);
+        if running.timer.as_ref().is_none_or(|(armed, timer)| *armed != due || timer.is_finished()) {
+            if let Some((_, timer)) = running.timer.take() {
+                timer.abort();
+            }
+            let actor = myself.clone();
+            let wait: Duration = until(due, now).min(LONGEST_SLEEP);
+            let timer = tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
+                let _ = actor.cast(GroupMsg::Tick);
+            });
+            running.timer = Some((due, timer));
+        }
+        let settings = &self.args.settings;
+        let has_capacity = group.has_capacity();
+        self.args.directory.update(&settings.name, |entry| entry.has_capacity = has_capacity);
+        self.args.world.observer.observe(&Observation::Group {
+            group: &settings.name,
+            runners: group.fleet().counts(),
+            jobs: group.job_counts(),
+            min: settings.min,
+            max: settings.max,
+            demand_oldest_since: group.demand().oldest_since().map(|t| t.as_duration().as_secs_f64()),
+            inbox_depth: u32::from(running.reading),
+        });
+    }
+
+    fn flush(&mut self, myself: &ActorRef<GroupMsg>) {
+        let Some(running) = &mut self.running else { return };
+        if running.saving {
+            return;
+        }
+        let Some((snapshot, jobs)) = running.group.take_changes() else { return };
+        running.saving = true;
+        let (store, token, actor) = (Arc::clone(&self.args.world.store), running.token, myself.clone());
+        let name = self.args.settings.name.clone();
+        self.args.world.tasks.spawn(async move {
+            let changes = Changes { snapshot: Some(snapshot), jobs: jobs.clone(), ..Changes::default() };
+            let result = store.save(&name, token, changes).await;
+            let _ = actor.cast(GroupMsg::Saved(jobs, result));
+        });
+    }
+
+    fn saved(&mut self, myself: &ActorRef<GroupMsg>, jobs: &[Arc<Job>], result: Result<(), StoreError>) {
+        let Some(running) = &mut self.running else { return };
+        match result {
+            Ok(()) => {
+                running.saving = false;
+                running.save_failures = 0;
+                self.flush(myself);
+            }
+            Err(error @ StoreError::Fenced { .. }) => {
+                tracing::error!(group = %self.args.settings.name, %error, "stopping to act for this group");
+                myself.stop(Some("fenced".to_owned()));
+            }
+            Err(error) => {
+                running.save_failures += 1;
+                tracing::error!(group = %self.args.settings.name, %error, "cannot save, trying again");
+                running.group.changes_were_not_saved(jobs);
+                let wait = SAVE_RETRY.delay(running.save_failures, self.args.world.clock.entropy());
+                myself.send_after(wait, || GroupMsg::SaveAgain);
+            }
+        }
+    }
+}
+
+/// GitHub's conclusions, so that a label of a metric stays bounded whatever a webhook says.
+fn known_conclusion(conclusion: &str) -> &'static str {
+    ["success", "failure", "skipped", "cancelled", "action_required", "neutral", "timed_out"]
+        .into_iter()
+        .find(|known| *known == conclusion)
+        .unwrap_or("other")
+}

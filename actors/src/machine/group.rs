@@ -1,0 +1,458 @@
+//! One group: its jobs, its demand, its fleet, and what follows when any of them changes.
+
+mod command;
+mod jobs;
+
+pub use command::Refusal;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::id::{Attempt, JobId, ManagerName, RunnerName};
+use crate::machine::backoff::{self, mix};
+use crate::machine::demand::Demand;
+use crate::machine::fleet::Fleet;
+use crate::machine::health::{self, Listing, Suspects, Verdict};
+use crate::machine::plan::{Hold, Plan, Situation, plan};
+use crate::machine::runner as runner_machine;
+use crate::model::group::{GroupSnapshot, Healthcheck, LastError};
+use crate::model::job::{Job, JobStatus, Milestone};
+use crate::model::runner::{DeleteReason, Removal, Runner, RunnerState, Transition};
+use crate::model::settings::GroupSettings;
+use crate::port::store::Loaded;
+
+/// Final jobs kept at hand, so that late events of them need no look into the store.
+const FINAL_JOBS_MAX: usize = 1000;
+/// Time until the next health check when one side did not answer.
+const HEALTHCHECK_RETRY: Duration = Duration::from_secs(60);
+
+/// Everything a group knows. Changed only through its methods, each of which returns what is to be done.
+#[derive(Debug, Clone)]
+pub struct Group {
+    settings: Arc<GroupSettings>,
+    marker: String,
+    snapshot: GroupSnapshot,
+    jobs: BTreeMap<JobId, Arc<Job>>,
+    final_jobs: VecDeque<JobId>,
+    demand: Demand,
+    fleet: Fleet,
+    suspects: Suspects,
+    looking: bool,
+    next_healthcheck: Timestamp,
+    chance: u64,
+    dirty_jobs: BTreeSet<JobId>,
+    dirty: bool,
+}
+
+/// What is to be done after a change.
+#[derive(Debug)]
+pub enum Effect {
+    /// Give this runner an actor and send it this event first.
+    Spawn(Arc<Runner>, runner_machine::Event),
+    /// Send this event to the runner's actor.
+    Tell(RunnerName, runner_machine::Event),
+    /// List both sides and come back with [`Group::listed`].
+    Healthcheck,
+    /// Take note, for metrics.
+    Note(Note),
+}
+
+/// What is worth measuring.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Note {
+    /// A job was taken after it waited so long.
+    Taken(Duration),
+    /// A job ended with this conclusion after it ran so long.
+    Finished(String, Option<Duration>),
+    /// Something without its counterpart is being removed: `instance` or `registration`.
+    Leak(&'static str),
+}
+
+/// The label that runners of this deployment carry at GitHub, so that foreign ones are never mistaken for ours.
+#[must_use]
+pub fn marker(manager: &ManagerName) -> String {
+    format!("managed-by-{}", manager.as_str().to_lowercase())
+}
+
+impl Group {
+    /// A group as the store knows it. Without a readable snapshot it creates nothing before its first health check has
+    /// shown what exists already. `chance` seeds its names and must never repeat.
+    #[must_use]
+    pub fn new(
+        settings: Arc<GroupSettings>,
+        manager: &ManagerName,
+        loaded: Loaded,
+        chance: u64,
+        now: Timestamp,
+    ) -> Self {
+        let looking = loaded.snapshot.is_none() || loaded.set_aside > 0;
+        let mut group = Self {
+            settings,
+            marker: marker(manager),
+            snapshot: loaded.snapshot.unwrap_or_default(),
+            jobs: BTreeMap::new(),
+            final_jobs: VecDeque::new(),
+            demand: Demand::default(),
+            fleet: Fleet::default(),
+            suspects: Suspects::new(),
+            looking,
+            next_healthcheck: now,
+            chance,
+            dirty_jobs: BTreeSet::new(),
+            dirty: looking,
+        };
+        for job in loaded.jobs {
+            if job.in_demand() {
+                group.demand.insert(job.id(), job.queued_at.unwrap_or(job.received_at));
+            }
+            group.jobs.insert(job.id(), Arc::new(job));
+        }
+        for runner in loaded.runners {
+            group.fleet.put(Arc::new(runner));
+        }
+        group
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn settings(&self) -> &Arc<GroupSettings> {
+        &self.settings
+    }
+
+    /// What it remembers beside jobs and runners.
+    #[must_use]
+    pub fn snapshot(&self) -> &GroupSnapshot {
+        &self.snapshot
+    }
+
+    /// Its runners.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The jobs it owes a runner.
+    #[must_use]
+    pub fn demand(&self) -> &Demand {
+        &self.demand
+    }
+
+    /// One of its jobs, if it is at hand.
+    #[must_use]
+    pub fn job(&self, id: JobId) -> Option<&Arc<Job>> {
+        self.jobs.get(&id)
+    }
+
+    /// Its jobs by status, in the order of [`JobStatus::ALL`]; final ones are not counted.
+    #[must_use]
+    pub fn job_counts(&self) -> [u32; JobStatus::ALL.len()] {
+        let mut counts = [0; JobStatus::ALL.len()];
+        for job in self.jobs.values().filter(|j| j.status != JobStatus::Completed) {
+            counts[job.status as usize] += 1;
+        }
+        counts
+    }
+
+    /// Whether it could create one more runner now.
+    #[must_use]
+    pub fn has_capacity(&self) -> bool {
+        !self.snapshot.drained && self.fleet.total() < self.settings.max && self.snapshot.failures == 0
+    }
+
+    /// When to call [`Group::tick`], if nothing happens before.
+    #[must_use]
+    pub fn wake_at(&self, now: Timestamp) -> Timestamp {
+        let plan = self.plan(now);
+        let scale_down =
+            self.fleet.idle().next().filter(|_| plan.surplus > 0).map(|(since, _)| since + self.settings.idle_timeout);
+        [plan.again_at, scale_down].into_iter().flatten().fold(self.next_healthcheck, Timestamp::min)
+    }
+
+    /// What changed since the last call and must be saved, if anything did.
+    pub fn take_changes(&mut self) -> Option<(GroupSnapshot, Vec<Arc<Job>>)> {
+        if !self.dirty && self.dirty_jobs.is_empty() {
+            return None;
+        }
+        self.dirty = false;
+        let jobs = std::mem::take(&mut self.dirty_jobs);
+        let jobs = jobs.iter().filter_map(|id| self.jobs.get(id)).cloned().collect();
+        while self.final_jobs.len() > FINAL_JOBS_MAX {
+            if let Some(job) = self.final_jobs.pop_front() {
+                self.jobs.remove(&job);
+            }
+        }
+        Some((self.snapshot.clone(), jobs))
+    }
+
+    /// Marks everything of a failed save as changed again.
+    pub fn changes_were_not_saved(&mut self, jobs: &[Arc<Job>]) {
+        self.dirty = true;
+        for job in jobs {
+            // One that left memory meanwhile comes back, or it would be lost.
+            self.jobs.entry(job.id()).or_insert_with(|| Arc::clone(job));
+            self.dirty_jobs.insert(job.id());
+        }
+    }
+
+    /// Wakes the runners that were loaded; for a group that was just built.
+    #[must_use]
+    pub fn recover(&mut self) -> Vec<Effect> {
+        let fleet = &self.fleet;
+        self.snapshot.unsettled.retain(|runner, _| fleet.get(runner).is_some());
+        let names: Vec<RunnerName> = self.fleet.iter().map(|runner| runner.name.clone()).collect();
+        names.iter().flat_map(|name| self.revive(name)).collect()
+    }
+
+    /// Gives a runner an actor again, from its last saved state, and tells it what that state does not show yet.
+    #[must_use]
+    pub fn revive(&self, name: &RunnerName) -> Vec<Effect> {
+        let Some(runner) = self.fleet.get(name) else { return vec![] };
+        let mut effects = vec![Effect::Spawn(Arc::clone(runner), runner_machine::Event::Recovered)];
+        effects.extend(self.snapshot.unsettled.get(name).map(|news| Effect::Tell(name.clone(), jobs::event_of(*news))));
+        effects
+    }
+
+    /// A runner's actor tells of its new state.
+    pub fn runner_changed(&mut self, runner: Arc<Runner>, now: Timestamp) -> Vec<Effect> {
+        let before = self.fleet.put(Arc::clone(&runner));
+        let settled = self.snapshot.unsettled.get(&runner.name).is_some_and(|news| match runner.state {
+            RunnerState::Busy => !news.completed,
+            state => state == RunnerState::Deleting || state.is_final(),
+        });
+        if settled {
+            self.snapshot.unsettled.remove(&runner.name);
+            self.dirty = true;
+        }
+        if before.as_ref().is_none_or(|b| b.state != runner.state) {
+            self.runner_entered(&runner, now);
+        }
+        let mut effects = vec![];
+        self.act(now, &mut effects);
+        effects
+    }
+
+    fn runner_entered(&mut self, runner: &Runner, now: Timestamp) {
+        let name = runner.name.clone();
+        match runner.state {
+            RunnerState::Provisioning => self.note_job(runner, now, Milestone::RunnerRegistered { runner: name }),
+            RunnerState::Starting => {
+                let instance = runner.instance.as_ref().map(ToString::to_string).unwrap_or_default();
+                self.note_job(runner, now, Milestone::InstanceCreated { runner: name, instance });
+            }
+            RunnerState::Idle | RunnerState::Busy => {
+                self.note_job(runner, now, Milestone::RunnerOnline { runner: name });
+                if self.snapshot.failures > 0 || self.snapshot.not_before.is_some() {
+                    self.snapshot.failures = 0;
+                    self.snapshot.not_before = None;
+                    self.dirty = true;
+                }
+            }
+            RunnerState::Failed => self.failed(runner, now),
+            RunnerState::Gone if runner.removal.as_ref().is_some_and(|r| r.reason == DeleteReason::StartTimeout) => {
+                self.failed(runner, now);
+            }
+            RunnerState::Requested | RunnerState::Registering | RunnerState::Deleting | RunnerState::Gone => {}
+        }
+    }
+
+    fn failed(&mut self, runner: &Runner, now: Timestamp) {
+        let error = runner.error.clone().unwrap_or_else(|| "unknown error".to_owned());
+        self.snapshot.failures = self.snapshot.failures.saturating_add(1);
+        let wait = backoff::CREATE.delay(self.snapshot.failures, self.next_chance());
+        let due = runner.retry_at.unwrap_or(now).max(now + wait);
+        self.snapshot.not_before = self.snapshot.not_before.max(Some(due));
+        self.snapshot.last_error = Some(LastError { at: now, text: format!("runner {}: {error}", runner.name) });
+        self.dirty = true;
+        self.note_job(runner, now, Milestone::RunnerFailed { runner: runner.name.clone(), error });
+    }
+
+    /// The time of [`Group::wake_at`] has come, or may have.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
+        let mut effects = vec![];
+        if self.next_healthcheck <= now {
+            effects.push(self.healthcheck(now));
+        }
+        self.act(now, &mut effects);
+        effects
+    }
+
+    /// Asks for a health check now.
+    pub fn healthcheck(&mut self, now: Timestamp) -> Effect {
+        self.next_healthcheck = now + self.settings.healthcheck_interval;
+        Effect::Healthcheck
+    }
+
+    /// Both listings of a health check.
+    pub fn listed(&mut self, listing: &Listing, now: Timestamp) -> Vec<Effect> {
+        let found = health::compare(&self.settings.name, &self.marker, &self.fleet, &mut self.suspects, listing, now);
+        let mut effects: Vec<Effect> = found
+            .sightings
+            .into_iter()
+            .map(|(name, sighting)| Effect::Tell(name, runner_machine::Event::Sighted(sighting)))
+            .collect();
+        let repairs = u32::try_from(found.strays.len()).unwrap_or(u32::MAX);
+        for stray in found.strays {
+            self.take_in(stray, now, &mut effects);
+        }
+        let errors: Vec<&str> = [listing.registered.as_ref().err(), listing.instances.as_ref().err()]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        if errors.is_empty() {
+            self.looking = false;
+        } else {
+            self.next_healthcheck = self.next_healthcheck.min(now + HEALTHCHECK_RETRY);
+            let text = format!("health check: {}", errors.join("; "));
+            self.snapshot.last_error = Some(LastError { at: now, text });
+        }
+        if !self.suspects.is_empty() {
+            // A second look soon settles what the first one left open.
+            self.next_healthcheck = self.next_healthcheck.min(now + health::LEAK_GRACE.max(HEALTHCHECK_RETRY));
+        }
+        self.snapshot.last_healthcheck =
+            Some(Healthcheck { at: now, registered: found.registered, instances: found.instances, repairs });
+        self.dirty = true;
+        self.act(now, &mut effects);
+        effects
+    }
+
+    fn take_in(&mut self, stray: health::Stray, now: Timestamp, effects: &mut Vec<Effect>) {
+        let (state, removal, why) = match stray.verdict {
+            Verdict::Adopt(state) => (state, None, "found at GitHub and at the backend, tracked from now on"),
+            Verdict::Remove(reason) => {
+                let side = if reason == DeleteReason::LeakedInstance { "instance" } else { "registration" };
+                effects.push(Effect::Note(Note::Leak(side)));
+                let removal = Removal {
+                    reason,
+                    deregistered: false,
+                    instance_deleted: false,
+                    deregister_first: reason == DeleteReason::LeakedRegistration,
+                };
+                (RunnerState::Deleting, Some(removal), reason.as_str())
+            }
+        };
+        let mut runner = self.new_runner(stray.name, now);
+        runner.state = state;
+        runner.removal = removal;
+        runner.github_id = stray.registration.as_ref().map(|r| r.id);
+        runner.instance = stray.instance.map(|i| i.id);
+        runner.online_at = stray.registration.filter(|r| r.online).map(|_| now);
+        runner.history = vec![Transition { state, at: now, reason: why.to_owned() }];
+        let runner = Arc::new(runner);
+        self.fleet.put(Arc::clone(&runner));
+        effects.push(Effect::Spawn(runner, runner_machine::Event::Recovered));
+    }
+
+    fn hold(&self) -> Option<Hold> {
+        if self.snapshot.drained {
+            Some(Hold::Drained)
+        } else if self.looking {
+            Some(Hold::Looking)
+        } else {
+            None
+        }
+    }
+
+    fn plan(&self, now: Timestamp) -> Plan {
+        let situation = Situation {
+            demand: u32::try_from(self.demand.len()).unwrap_or(u32::MAX),
+            available: self.fleet.available(),
+            total: self.fleet.total(),
+            min: self.settings.min,
+            max: self.settings.max,
+            hold: self.hold(),
+            failures: self.snapshot.failures,
+            not_before: self.snapshot.not_before,
+        };
+        plan(situation, now)
+    }
+
+    /// Carries out the plan of the moment.
+    fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let plan = self.plan(now);
+        if plan.create > 0 {
+            let wanting: Vec<JobId> = self
+                .demand
+                .iter()
+                .filter(|job| self.fleet.requested_for(*job).is_none())
+                .take(plan.create as usize)
+                .collect();
+            let mut wanting = wanting.into_iter();
+            for _ in 0..plan.create {
+                self.create(wanting.next(), now, effects);
+            }
+            if self.snapshot.failures > 0 {
+                let wait = backoff::CREATE.delay(self.snapshot.failures, self.next_chance());
+                self.snapshot.not_before = Some(now + wait);
+                self.dirty = true;
+            }
+        }
+        let idle_since = now - self.settings.idle_timeout;
+        let leaving = self.fleet.idle().take(plan.surplus as usize).take_while(|(since, _)| *since <= idle_since);
+        effects.extend(leaving.map(|(_, name)| Effect::Tell(name.clone(), runner_machine::Event::ScaleDown)));
+    }
+
+    fn create(&mut self, job: Option<JobId>, now: Timestamp, effects: &mut Vec<Effect>) -> RunnerName {
+        let name = loop {
+            let suffix = self.next_chance();
+            let name = self.settings.name.runner_name(suffix);
+            if self.fleet.get(&name).is_none() {
+                break name;
+            }
+        };
+        let mut runner = self.new_runner(name.clone(), now);
+        runner.for_job = job;
+        if let Some(job) = job.and_then(|id| self.jobs.get(&id)) {
+            runner.for_delivery_at = Some(job.queued_at.unwrap_or(job.received_at));
+        }
+        let why = match job {
+            Some(job) => format!("requested for job {job}"),
+            None => "requested beyond demand".to_owned(),
+        };
+        runner.history = vec![Transition { state: RunnerState::Requested, at: now, reason: why }];
+        self.note_job(&runner, now, Milestone::RunnerRequested { runner: name.clone() });
+        let runner = Arc::new(runner);
+        self.fleet.put(Arc::clone(&runner));
+        effects.push(Effect::Spawn(runner, runner_machine::Event::Start));
+        name
+    }
+
+    fn new_runner(&self, name: RunnerName, now: Timestamp) -> Runner {
+        Runner {
+            name,
+            group: self.settings.name.clone(),
+            attempt: Attempt(self.snapshot.failures),
+            backend: self.settings.backend.to_owned(),
+            state: RunnerState::Requested,
+            since: now,
+            created_at: now,
+            online_at: None,
+            for_job: None,
+            for_delivery_at: None,
+            job: None,
+            github_id: None,
+            instance: None,
+            time_to_start: self.settings.time_to_start,
+            time_to_live: self.settings.time_to_live,
+            removal: None,
+            retry_at: None,
+            retries: 0,
+            call_pending: false,
+            missed: 0,
+            error: None,
+            history: vec![],
+        }
+    }
+
+    fn next_chance(&mut self) -> u64 {
+        self.chance = self.chance.wrapping_add(1);
+        mix(self.chance)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

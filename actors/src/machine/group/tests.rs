@@ -1,0 +1,411 @@
+use super::*;
+use crate::id::{Cursor, DeliveryId, GroupName, InstanceId, RepositoryId, RunnerId};
+use crate::machine::job as job_machine;
+use crate::machine::runner::Event;
+use crate::model::delivery::{Delivery, JobAction, JobEvent, JobFacts, RepositoryRef, RunnerRef};
+use crate::model::settings::{Arch, Os, Scope};
+use crate::port::backend::{Instance, InstanceStatus};
+use crate::port::github::RemoteRunner;
+use crate::port::store::InboxEntry;
+
+pub(crate) fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
+    GroupSettings {
+        name: GroupName::new(name).unwrap(),
+        scope: Scope::Organization("octo-org".into()),
+        labels: vec!["x".into()],
+        min,
+        max,
+        priority: 0,
+        os: Os::Linux,
+        arch: Arch::X64,
+        time_to_start: Duration::from_secs(600),
+        time_to_live: Duration::from_secs(3600),
+        idle_timeout: Duration::from_secs(300),
+        healthcheck_interval: Duration::from_secs(900),
+        allows_public_repositories: true,
+        selected_repository_ids: vec![],
+        restricted_to_workflows: false,
+        selected_workflows: vec![],
+        job_started_script: String::new(),
+        job_completed_script: String::new(),
+        backend: "base",
+        create_timeout: Duration::from_secs(60),
+        delete_timeout: Duration::from_secs(60),
+        max_concurrency: 16,
+    }
+}
+
+pub(crate) fn facts(id: u64) -> JobFacts {
+    JobFacts {
+        id: JobId(id),
+        run_id: 1,
+        run_attempt: Some(1),
+        name: "build".into(),
+        workflow_name: Some("CI".into()),
+        head_branch: Some("main".into()),
+        labels: vec!["self-hosted".into(), "x".into()],
+        repository: RepositoryRef { id: RepositoryId(7), owner: "octo-org".into(), name: "app".into(), private: true },
+        organization: Some("octo-org".into()),
+        enterprise: None,
+        installation_id: None,
+        created_at: None,
+        started_at: None,
+        completed_at: None,
+    }
+}
+
+pub(crate) fn delivery(id: &str, job: u64, action: JobAction) -> Delivery {
+    Delivery {
+        id: DeliveryId::new(id).unwrap(),
+        received_at: Timestamp::from_second(1000).unwrap(),
+        event: JobEvent { action, job: facts(job), runner: None, conclusion: None },
+        matched: "it is the only one".into(),
+    }
+}
+
+/// A group with a fake world around it: runners move when they are told to.
+struct World {
+    group: Group,
+    now: Timestamp,
+    cursor: u64,
+    runners: BTreeMap<RunnerName, Runner>,
+    effects: Vec<String>,
+}
+
+impl World {
+    fn new(min: u32, max: u32) -> Self {
+        Self::with(min, max, Loaded { snapshot: Some(GroupSnapshot::default()), ..Loaded::default() })
+    }
+
+    fn with(min: u32, max: u32, loaded: Loaded) -> Self {
+        let now = Timestamp::from_second(1000).unwrap();
+        let manager = ManagerName::new("test").unwrap();
+        let group = Group::new(Arc::new(settings("octo", min, max)), &manager, loaded, 1, now);
+        let mut world = Self { group, now, cursor: 0, runners: BTreeMap::new(), effects: vec![] };
+        let effects = world.group.recover();
+        world.run(effects);
+        world
+    }
+
+    fn run(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Spawn(runner, event) => {
+                    let runner = Runner::clone(&runner);
+                    self.runners.insert(runner.name.clone(), runner.clone());
+                    self.effects.push(format!("spawn {event:?}").chars().take(30).collect());
+                    self.runner_event(&runner.name, event);
+                }
+                Effect::Tell(name, event) => {
+                    self.effects.push(format!("tell {event:?}").chars().take(30).collect());
+                    self.runner_event(&name, event);
+                }
+                Effect::Healthcheck => self.effects.push("healthcheck".into()),
+                Effect::Note(note) => self.effects.push(format!("{note:?}")),
+            }
+        }
+        assert!(self.group.fleet().total() <= self.group.settings().max || self.group.settings().max == 0);
+    }
+
+    fn runner_event(&mut self, name: &RunnerName, event: Event) {
+        let (runner, _) = runner_machine::step(self.runners[name].clone(), event, self.now);
+        self.runners.insert(name.clone(), runner.clone());
+        let effects = self.group.runner_changed(Arc::new(runner), self.now);
+        self.run(effects);
+    }
+
+    fn deliver(&mut self, id: &str, job: u64, action: JobAction, runner: Option<&RunnerName>) {
+        self.cursor += 1;
+        let mut delivery = delivery(id, job, action);
+        delivery.received_at = self.now;
+        delivery.event.runner = runner.map(|name| RunnerRef { id: None, name: name.to_string() });
+        if action == JobAction::Completed {
+            delivery.event.conclusion = Some("success".into());
+        }
+        let entry = InboxEntry { cursor: Cursor(self.cursor), delivery, assigned: true, known: None };
+        let effects = self.group.delivered(entry, self.now);
+        self.run(effects);
+    }
+
+    fn pass(&mut self, seconds: i64) {
+        self.now += jiff::SignedDuration::from_secs(seconds);
+        let effects = self.group.tick(self.now);
+        self.run(effects);
+    }
+
+    fn in_state(&self, state: RunnerState) -> Vec<RunnerName> {
+        self.runners.values().filter(|r| r.state == state).map(|r| r.name.clone()).collect()
+    }
+
+    fn start_all(&mut self) {
+        for name in self.in_state(RunnerState::Registering) {
+            let id = RunnerId(self.runners.len() as u64 + mix(name.as_str().len() as u64) % 1000);
+            let jit_config = crate::model::secret::Secret::new("jit".into());
+            self.runner_event(&name, Event::Registered { id, jit_config });
+            self.runner_event(&name, Event::Created(InstanceId::new(name.as_str()).unwrap()));
+        }
+    }
+
+    fn finish_removals(&mut self) {
+        for name in self.in_state(RunnerState::Deleting) {
+            self.runner_event(&name, Event::Deregistered(Ok(crate::port::github::Deregistered::Absent)));
+            self.runner_event(&name, Event::InstanceDeleted(Ok(())));
+        }
+    }
+
+    fn list(&mut self, registered: Vec<RemoteRunner>, instances: Vec<Instance>) {
+        let listing = Listing { at: self.now, registered: Ok(Arc::new(registered)), instances: Ok(instances) };
+        let effects = self.group.listed(&listing, self.now);
+        self.run(effects);
+    }
+}
+
+fn remote(name: &str, online: bool, busy: bool) -> RemoteRunner {
+    RemoteRunner {
+        id: RunnerId(77),
+        name: name.into(),
+        online,
+        busy,
+        labels: vec!["self-hosted".into(), "managed-by-test".into()],
+    }
+}
+
+fn instance(name: &str, status: InstanceStatus) -> Instance {
+    Instance { id: InstanceId::new(format!("i-{name}")).unwrap(), runner: RunnerName::new(name).unwrap(), status }
+}
+
+use JobAction::{Completed, InProgress, Queued};
+
+#[test]
+fn a_queued_job_gets_a_runner_at_once_and_a_freed_place_serves_the_oldest_waiting_job() {
+    let mut w = World::new(0, 2);
+    for job in 1..=3 {
+        w.deliver(&format!("q{job}"), job, Queued, None);
+    }
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 2);
+    assert!(matches!(
+        w.group.job(JobId(3)).unwrap().timeline.last().unwrap().what,
+        Milestone::WaitingForCapacity { ahead: 2, runners: 2, max: 2 }
+    ));
+    w.start_all();
+    let first = w.group.fleet().requested_for(JobId(1)).unwrap().clone();
+    w.deliver("p1", 1, InProgress, Some(&first));
+    w.deliver("c1", 1, Completed, Some(&first));
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 0, "a deleting runner still holds its place");
+    w.finish_removals();
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
+    let third = w.in_state(RunnerState::Registering)[0].clone();
+    assert_eq!(w.runners[&third].for_job, Some(JobId(3)));
+}
+
+#[test]
+fn a_foreign_runner_releases_demand_and_the_surplus_runner_serves_the_next_job_or_is_scaled_down() {
+    let mut w = World::new(0, 5);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    w.deliver("p1", 1, InProgress, Some(&RunnerName::new("somebody-elses").unwrap()));
+    assert!(w.group.demand().is_empty());
+    w.deliver("q2", 2, Queued, None);
+    assert_eq!(w.runners.len(), 1, "the surplus runner serves it");
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.deliver("c2", 2, Completed, None);
+    w.runner_event(&name, Event::RegistrationLookedUp(Ok(Some(remote(name.as_str(), true, false)))));
+    w.pass(299);
+    assert_eq!(w.in_state(RunnerState::Idle).len(), 1);
+    w.pass(1);
+    assert_eq!(w.in_state(RunnerState::Deleting).len(), 1, "idle for its time-out");
+}
+
+#[test]
+fn runners_swap_jobs_and_both_jobs_are_served() {
+    let mut w = World::new(0, 5);
+    w.deliver("q1", 1, Queued, None);
+    w.deliver("q2", 2, Queued, None);
+    w.start_all();
+    let of = |w: &World, job| w.runners.values().find(|r| r.for_job == Some(JobId(job))).unwrap().name.clone();
+    let (one, two) = (of(&w, 1), of(&w, 2));
+    w.deliver("p1", 1, InProgress, Some(&two));
+    w.deliver("p2", 2, InProgress, Some(&one));
+    assert_eq!(w.runners[&two].job, Some(JobId(1)));
+    w.deliver("c1", 1, Completed, Some(&two));
+    assert_eq!(w.runners[&two].state, RunnerState::Deleting);
+    assert_eq!(w.runners[&one].state, RunnerState::Busy);
+}
+
+#[test]
+fn min_runners_are_kept_beyond_demand() {
+    let mut w = World::new(2, 5);
+    w.pass(0);
+    assert_eq!(w.runners.len(), 2);
+    w.deliver("q1", 1, Queued, None);
+    assert_eq!(w.runners.len(), 3);
+}
+
+#[test]
+fn failures_back_off_and_one_runner_at_a_time_tries_again() {
+    let mut w = World::new(0, 5);
+    for job in 1..=3 {
+        w.deliver(&format!("q{job}"), job, Queued, None);
+    }
+    for name in w.in_state(RunnerState::Registering) {
+        let error = crate::port::GitHubError::Forbidden("no".into());
+        w.runner_event(&name, Event::RegisterFailed(error));
+    }
+    assert_eq!(w.in_state(RunnerState::Failed).len(), 3);
+    assert_eq!(w.group.snapshot().failures, 3);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 0);
+    w.pass(4);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1, "one probe");
+    w.start_all();
+    let probe = w.in_state(RunnerState::Starting)[0].clone();
+    w.runner_event(&probe, Event::RegistrationLookedUp(Ok(Some(remote(probe.as_str(), true, false)))));
+    assert_eq!(w.group.snapshot().failures, 0);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 2, "it works again: all go");
+    let failed = w
+        .group
+        .job(JobId(1))
+        .unwrap()
+        .timeline
+        .iter()
+        .any(|e| matches!(&e.what, Milestone::RunnerFailed { error, .. } if error.contains("permission")));
+    assert!(failed, "the job's timeline has the error");
+}
+
+#[test]
+fn a_rate_limit_is_obeyed_by_the_whole_group() {
+    let mut w = World::new(0, 5);
+    w.deliver("q1", 1, Queued, None);
+    let name = w.in_state(RunnerState::Registering)[0].clone();
+    let retry_after = Duration::from_secs(90);
+    w.runner_event(
+        &name,
+        Event::RegisterFailed(crate::port::GitHubError::RateLimited { text: "slow".into(), retry_after }),
+    );
+    w.deliver("q2", 2, Queued, None);
+    w.pass(89);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 0);
+    w.pass(1);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
+}
+
+#[test]
+fn without_a_snapshot_nothing_is_created_before_a_look_and_what_is_ours_is_adopted() {
+    let mut w = World::with(0, 2, Loaded::default());
+    for job in 1..=3 {
+        w.deliver(&format!("q{job}"), job, Queued, None);
+    }
+    assert_eq!(w.runners.len(), 0);
+    let (a, b) = ("octo-aaaaaaaa", "octo-bbbbbbbb");
+    w.list(
+        vec![remote(a, true, false), remote(b, true, true), remote("foreign", true, false)],
+        vec![instance(a, InstanceStatus::Running), instance(b, InstanceStatus::Running)],
+    );
+    assert_eq!(w.in_state(RunnerState::Idle), [RunnerName::new(a).unwrap()]);
+    assert_eq!(w.in_state(RunnerState::Busy), [RunnerName::new(b).unwrap()]);
+    assert_eq!(w.group.fleet().total(), 2);
+}
+
+#[test]
+fn a_leaked_instance_goes_after_two_sightings_and_a_grace_and_a_foreign_one_never() {
+    let mut w = World::new(0, 2);
+    let leak = "octo-aaaaaaaa";
+    let mut foreign = remote("octo-cccccccc", false, false);
+    foreign.labels.clear();
+    for (seconds, expected) in [(0, 0), (30, 0), (60, 1)] {
+        w.pass(seconds);
+        w.list(vec![foreign.clone()], vec![instance(leak, InstanceStatus::Running)]);
+        assert_eq!(w.in_state(RunnerState::Deleting).len(), expected, "after {seconds} s");
+    }
+    assert!(w.effects.iter().any(|e| e.contains("Leak(\"instance\")")));
+}
+
+#[test]
+fn a_ghost_registration_goes_and_an_online_one_stays() {
+    let mut w = World::new(0, 2);
+    let listing = || vec![remote("octo-aaaaaaaa", false, false), remote("octo-bbbbbbbb", true, false)];
+    w.list(listing(), vec![]);
+    w.pass(61);
+    w.list(listing(), vec![]);
+    assert_eq!(w.in_state(RunnerState::Deleting), [RunnerName::new("octo-aaaaaaaa").unwrap()]);
+}
+
+#[test]
+fn one_side_that_does_not_answer_condemns_nothing() {
+    let mut w = World::new(0, 2);
+    for _ in 0..5 {
+        w.pass(100);
+        let listing = Listing {
+            at: w.now,
+            registered: Err("502".into()),
+            instances: Ok(vec![instance("octo-aaaaaaaa", InstanceStatus::Running)]),
+        };
+        let effects = w.group.listed(&listing, w.now);
+        w.run(effects);
+    }
+    assert!(w.runners.is_empty());
+    assert!(w.group.snapshot().last_error.as_ref().unwrap().text.contains("502"));
+}
+
+#[test]
+fn a_busy_runner_is_deleted_only_by_force() {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.deliver("p1", 1, InProgress, Some(&name));
+    assert!(
+        matches!(w.group.delete_runner(&name, false), Err(Refusal::Conflict(why)) if why.contains("busy with job 1"))
+    );
+    let effects = w.group.delete_runner(&name, true).unwrap();
+    w.run(effects);
+    assert_eq!(w.in_state(RunnerState::Deleting).len(), 1);
+}
+
+#[test]
+fn a_drained_group_creates_nothing_and_lets_idle_ones_go() {
+    let mut w = World::new(1, 3);
+    w.pass(0);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.runner_event(&name, Event::RegistrationLookedUp(Ok(Some(remote(name.as_str(), true, false)))));
+    let effects = w.group.drain(w.now);
+    w.run(effects);
+    w.finish_removals();
+    w.deliver("q1", 1, Queued, None);
+    assert_eq!(w.group.fleet().total(), 0);
+    assert!(w.group.create_runner(w.now).is_err());
+    let effects = w.group.resume(w.now);
+    w.run(effects);
+    assert_eq!(w.group.fleet().total(), 2);
+}
+
+#[test]
+fn a_delivery_behind_the_cursor_has_no_second_effect() {
+    let mut w = World::new(0, 5);
+    w.deliver("q1", 1, Queued, None);
+    w.cursor = 0;
+    w.deliver("q1", 1, Queued, None);
+    assert_eq!(w.runners.len(), 1);
+}
+
+#[test]
+fn a_job_known_as_final_to_the_store_is_not_revived() {
+    let mut w = World::new(0, 5);
+    let mut known = job_machine::new(facts(1), Some(GroupName::new("octo").unwrap()), w.now);
+    job_machine::apply(&mut known, &delivery("c", 1, Completed));
+    let entry =
+        InboxEntry { cursor: Cursor(1), delivery: delivery("q", 1, Queued), assigned: true, known: Some(known) };
+    let effects = w.group.delivered(entry, w.now);
+    w.run(effects);
+    assert!(w.runners.is_empty());
+}
+
+#[test]
+fn final_jobs_at_hand_stay_bounded() {
+    let mut w = World::new(0, 1);
+    for job in 1..=3000 {
+        w.deliver(&format!("c{job}"), job, Completed, None);
+        w.group.take_changes();
+    }
+    assert!(w.group.jobs.len() <= FINAL_JOBS_MAX + 1);
+}

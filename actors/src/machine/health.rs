@@ -1,0 +1,172 @@
+//! What a health check's two listings say: about each runner of a group, and about what nobody knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::id::{GroupName, RunnerName};
+use crate::machine::fleet::Fleet;
+use crate::machine::runner::{Seen, Sighting, minds};
+use crate::model::runner::{DeleteReason, RunnerState};
+use crate::port::backend::Instance;
+use crate::port::github::RemoteRunner;
+
+/// How long something of ours without its counterpart is left alone after it was first seen.
+pub const LEAK_GRACE: Duration = Duration::from_secs(60);
+/// Listings that must show it before it is removed.
+const LEAK_SIGHTINGS: u32 = 2;
+
+/// Both sides of one group, as listed.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// When the older of the two listings began.
+    pub at: Timestamp,
+    /// Every runner of the scope; an error in words when GitHub did not answer.
+    pub registered: Result<Arc<Vec<RemoteRunner>>, String>,
+    /// Every instance of the group; an error in words when the backend did not answer.
+    pub instances: Result<Vec<Instance>, String>,
+}
+
+/// Something of ours that nobody tracks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its name.
+    pub name: RunnerName,
+    /// Its registration, if it has one.
+    pub registration: Option<RemoteRunner>,
+    /// Its instance, if it has one.
+    pub instance: Option<Instance>,
+    /// What to do with it.
+    pub verdict: Verdict,
+}
+
+/// What to do with a stray.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Track it in this state.
+    Adopt(RunnerState),
+    /// Remove it.
+    Remove(DeleteReason),
+}
+
+/// When each stray was first seen, and how often.
+pub type Suspects = BTreeMap<RunnerName, (Timestamp, u32)>;
+
+/// What a health check found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Runners that must be told what was seen of them.
+    pub sightings: Vec<(RunnerName, Sighting)>,
+    /// Untracked things that are to be adopted or removed.
+    pub strays: Vec<Stray>,
+    /// Registrations of this group.
+    pub registered: Option<u32>,
+    /// Instances of this group.
+    pub instances: Option<u32>,
+}
+
+/// Compares both listings with the fleet. `marker` is the label that only runners of this deployment carry.
+#[must_use]
+pub fn compare(
+    group: &GroupName,
+    marker: &str,
+    fleet: &Fleet,
+    suspects: &mut Suspects,
+    listing: &Listing,
+    now: Timestamp,
+) -> Findings {
+    let registered: Option<BTreeMap<&str, &RemoteRunner>> = listing
+        .registered
+        .as_ref()
+        .ok()
+        .map(|all| all.iter().filter(|r| is_ours(group, marker, fleet, r)).map(|r| (r.name.as_str(), r)).collect());
+    let instances: Option<BTreeMap<&str, &Instance>> =
+        listing.instances.as_ref().ok().map(|all| all.iter().map(|i| (i.runner.as_str(), i)).collect());
+
+    let mut findings = Findings {
+        registered: registered.as_ref().map(|r| count(r.len())),
+        instances: instances.as_ref().map(|i| count(i.len())),
+        ..Findings::default()
+    };
+    for runner in fleet.iter() {
+        let sighting = Sighting {
+            at: listing.at,
+            registration: seen(registered.as_ref(), runner.name.as_str()),
+            instance: seen(instances.as_ref(), runner.name.as_str()),
+        };
+        if minds(runner, &sighting) {
+            findings.sightings.push((runner.name.clone(), sighting));
+        }
+    }
+
+    let mut still_suspect = Suspects::new();
+    let names: BTreeSet<&str> =
+        instances.iter().flat_map(BTreeMap::keys).chain(registered.iter().flat_map(BTreeMap::keys)).copied().collect();
+    for name in names {
+        let Ok(name) = RunnerName::new(name) else { continue };
+        if fleet.get(&name).is_some() || fleet.ended_since(name.as_str(), listing.at) {
+            continue;
+        }
+        let registration = seen(registered.as_ref(), name.as_str());
+        let instance = seen(instances.as_ref(), name.as_str());
+        let mut condemn = |reason| {
+            let (first, times) = suspects.get(&name).copied().unwrap_or((now, 0));
+            if times + 1 >= LEAK_SIGHTINGS && now >= first + LEAK_GRACE {
+                Some(Verdict::Remove(reason))
+            } else {
+                still_suspect.insert(name.clone(), (first, times + 1));
+                None
+            }
+        };
+        let verdict = match (&registration, &instance) {
+            (Seen::Present(remote), Seen::Present(_)) => Some(Verdict::Adopt(match (remote.online, remote.busy) {
+                (_, true) => RunnerState::Busy,
+                (true, false) => RunnerState::Idle,
+                (false, false) => RunnerState::Starting,
+            })),
+            (Seen::Absent, Seen::Present(_)) => condemn(DeleteReason::LeakedInstance),
+            (Seen::Present(remote), Seen::Absent) if !remote.online && !remote.busy => {
+                condemn(DeleteReason::LeakedRegistration)
+            }
+            // One side did not answer, or the runner works somewhere: it is not touched, and not forgotten.
+            _ => {
+                if let Some(suspect) = suspects.get(&name) {
+                    still_suspect.insert(name.clone(), *suspect);
+                }
+                None
+            }
+        };
+        if let Some(verdict) = verdict {
+            findings.strays.push(Stray { name, registration: known(registration), instance: known(instance), verdict });
+        }
+    }
+    *suspects = still_suspect;
+    findings
+}
+
+/// A registration belongs to this group when it is tracked, or has both the form of its names and our marker.
+fn is_ours(group: &GroupName, marker: &str, fleet: &Fleet, remote: &RemoteRunner) -> bool {
+    group.owns_name(&remote.name)
+        && (remote.labels.iter().any(|l| l.eq_ignore_ascii_case(marker))
+            || RunnerName::new(&remote.name).is_ok_and(|name| fleet.get(&name).is_some()))
+}
+
+fn seen<T: Clone>(listed: Option<&BTreeMap<&str, &T>>, name: &str) -> Seen<T> {
+    match listed {
+        None => Seen::Unknown,
+        Some(all) => all.get(name).map_or(Seen::Absent, |found| Seen::Present((*found).clone())),
+    }
+}
+
+fn known<T>(seen: Seen<T>) -> Option<T> {
+    match seen {
+        Seen::Present(found) => Some(found),
+        Seen::Absent | Seen::Unknown => None,
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,292 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::{Attempt, GroupName, RunnerName};
+
+const NAMES: &str = "octo-aaaaaaaa";
+
+fn t(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn requested() -> Runner {
+    Runner {
+        name: RunnerName::new(NAMES).unwrap(),
+        group: GroupName::new("octo").unwrap(),
+        attempt: Attempt(0),
+        backend: "base".into(),
+        state: Requested,
+        since: t(0),
+        created_at: t(0),
+        online_at: None,
+        for_job: None,
+        for_delivery_at: None,
+        job: None,
+        github_id: None,
+        instance: None,
+        time_to_start: Duration::from_secs(600),
+        time_to_live: Duration::from_secs(3600),
+        removal: None,
+        retry_at: None,
+        retries: 0,
+        call_pending: false,
+        missed: 0,
+        error: None,
+        history: vec![],
+    }
+}
+
+fn registered() -> Event {
+    Event::Registered { id: RunnerId(9), jit_config: Secret::new("jit".into()) }
+}
+
+fn created() -> Event {
+    Event::Created(InstanceId::new("i-1").unwrap())
+}
+
+fn remote(online: bool, busy: bool) -> RemoteRunner {
+    RemoteRunner { id: RunnerId(9), name: NAMES.into(), online, busy, labels: vec![] }
+}
+
+fn instance(status: InstanceStatus) -> Instance {
+    Instance { id: InstanceId::new("i-1").unwrap(), runner: RunnerName::new(NAMES).unwrap(), status }
+}
+
+/// Feeds events, one a second, and returns the runner and the names of the last event's effects.
+fn after(events: Vec<Event>) -> (Runner, Vec<String>) {
+    let mut runner = requested();
+    let mut last = vec![];
+    for (n, event) in events.into_iter().enumerate() {
+        let (next, effects) = step(runner, event, t(1 + n as i64));
+        runner = next;
+        last = effects.iter().map(|e| format!("{e:?}").split(' ').next().unwrap_or_default().to_owned()).collect();
+    }
+    (runner, last)
+}
+
+fn online(busy: bool) -> Event {
+    Event::RegistrationLookedUp(Ok(Some(remote(true, busy))))
+}
+
+fn gone_at_github() -> Event {
+    Event::Deregistered(Ok(Deregistered::Absent))
+}
+
+#[test]
+fn the_usual_life() {
+    let (runner, effects) = after(vec![Event::Start]);
+    assert_eq!((runner.state, effects), (Registering, vec!["Register".to_owned()]));
+    let (runner, effects) = after(vec![Event::Start, registered()]);
+    assert_eq!((runner.state, effects), (Provisioning, vec!["CreateInstance".to_owned()]));
+    let (runner, _) = after(vec![Event::Start, registered(), created()]);
+    assert_eq!((runner.state, wake_at(&runner)), (Starting, Some(t(603))));
+    let (runner, _) = after(vec![Event::Start, registered(), created(), Event::JobStarted(JobId(1))]);
+    assert_eq!((runner.state, runner.job, wake_at(&runner)), (Busy, Some(JobId(1)), Some(t(3604))));
+    let usual =
+        || vec![Event::Start, registered(), created(), Event::JobStarted(JobId(1)), Event::JobCompleted(JobId(1))];
+    let (runner, effects) = after(usual());
+    assert_eq!((runner.state, effects), (Deleting, vec!["Deregister".to_owned(), "DeleteInstance".to_owned()]));
+    let (runner, _) =
+        after([usual(), vec![gone_at_github(), Event::InstanceDeleted(Ok(()))]].into_iter().flatten().collect());
+    assert_eq!(runner.state, Gone);
+    let states: Vec<_> = runner.history.iter().map(|h| h.state).collect();
+    assert_eq!(states, [Registering, Provisioning, Starting, Busy, Deleting, Gone]);
+}
+
+#[test]
+fn a_job_may_start_and_even_end_before_the_create_call_came_back() {
+    let (runner, effects) =
+        after(vec![Event::Start, registered(), Event::JobStarted(JobId(1)), Event::JobCompleted(JobId(1))]);
+    assert_eq!((runner.state, effects.len()), (Deleting, 0), "the instance may not exist yet: wait for the call");
+    let (runner, effects) = step(runner, created(), t(9));
+    assert_eq!(effects.len(), 2);
+    assert_eq!(runner.instance.unwrap().as_str(), "i-1");
+}
+
+#[test]
+fn a_runner_that_is_not_online_in_time_is_removed_only_when_github_says_so() {
+    let starting = || after(vec![Event::Start, registered(), created()]).0;
+    let (asked, effects) = step(starting(), Event::Tick, t(603));
+    assert!(matches!(effects[..], [Effect::LookUpRegistration]));
+    let (unknown, effects) =
+        step(asked.clone(), Event::RegistrationLookedUp(Err(GitHubError::Unknown("502".into()))), t(604));
+    assert_eq!((unknown.state, effects.len()), (Starting, 0));
+    assert!(wake_at(&unknown).unwrap() > t(604));
+    let (idle, _) = step(asked.clone(), online(false), t(604));
+    assert_eq!(idle.state, Idle);
+    let (late, effects) = step(asked, Event::RegistrationLookedUp(Ok(Some(remote(false, false)))), t(604));
+    assert_eq!(late.state, Deleting);
+    assert!(matches!(effects[..], [Effect::Deregister]), "it may be taking a job this very moment");
+}
+
+#[test]
+fn scale_down_deregisters_first_and_gives_way_to_work() {
+    let idle = || after(vec![Event::Start, registered(), created(), online(false), Event::ScaleDown]).0;
+    let (busy, effects) = step(idle(), Event::Deregistered(Ok(Deregistered::Busy)), t(9));
+    assert_eq!(busy.state, Busy);
+    assert!(!effects.iter().any(|e| matches!(e, Effect::DeleteInstance)));
+    let (busy, effects) = step(idle(), Event::JobStarted(JobId(5)), t(9));
+    assert_eq!((busy.state, busy.job), (Busy, Some(JobId(5))));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::DeleteInstance)));
+    let (unknown, effects) = step(idle(), Event::Deregistered(Err(GitHubError::Unknown("time-out".into()))), t(9));
+    assert_eq!((unknown.state, effects.len()), (Deleting, 0));
+    let (gone, effects) = step(idle(), Event::Deregistered(Ok(Deregistered::Removed)), t(9));
+    assert_eq!(gone.state, Deleting);
+    assert!(matches!(effects[..], [Effect::DeleteInstance]));
+}
+
+#[test]
+fn an_unknown_outcome_is_cleaned_up_on_both_sides_and_a_known_failure_only_where_needed() {
+    let (runner, effects) = after(vec![Event::Start, Event::RegisterFailed(GitHubError::Unknown("lost".into()))]);
+    assert_eq!((runner.state, effects), (Deleting, vec!["Deregister".to_owned()]));
+    let (runner, effects) = after(vec![Event::Start, Event::RegisterFailed(GitHubError::Forbidden("no".into()))]);
+    assert_eq!((runner.state, effects.len()), (Failed, 0));
+    let (runner, effects) =
+        after(vec![Event::Start, registered(), Event::CreateFailed(BackendError::NoCapacity("none".into()))]);
+    assert_eq!((runner.state, effects), (Deleting, vec!["Deregister".to_owned()]));
+    let (runner, effects) =
+        after(vec![Event::Start, registered(), Event::CreateFailed(BackendError::Timeout("slow".into()))]);
+    assert_eq!((runner.state, effects), (Deleting, vec!["Deregister".to_owned(), "DeleteInstance".to_owned()]));
+}
+
+#[test]
+fn recovery_looks_before_it_acts() {
+    let (runner, effects) = after(vec![Event::Start, Event::Recovered]);
+    assert_eq!((runner.state, effects), (Deleting, vec!["Deregister".to_owned()]), "its config is lost");
+    let (runner, effects) = after(vec![Event::Start, registered(), Event::Recovered]);
+    assert_eq!((runner.state, effects), (Provisioning, vec!["LookUpInstance".to_owned()]));
+    let found = Event::InstanceLookedUp(Ok(Some(instance(InstanceStatus::Running))));
+    assert_eq!(step(runner.clone(), found, t(9)).0.state, Starting);
+    let (unknown, _) =
+        step(runner.clone(), Event::InstanceLookedUp(Err(BackendError::Unavailable("down".into()))), t(9));
+    assert_eq!(unknown.state, Provisioning);
+    assert!(wake_at(&unknown).is_some());
+    let (once, effects) = step(runner, Event::InstanceLookedUp(Ok(None)), t(9));
+    assert_eq!((once.state, effects.len()), (Provisioning, 0), "the create may still be at work");
+    let (absent, effects) = step(once, Event::InstanceLookedUp(Ok(None)), t(12));
+    assert_eq!((absent.state, effects.len()), (Deleting, 2));
+}
+
+#[test]
+fn time_to_live_ends_even_a_busy_runner() {
+    let (busy, _) = after(vec![Event::Start, registered(), created(), Event::JobStarted(JobId(1))]);
+    assert_eq!(step(busy.clone(), Event::Tick, t(3603)).0.state, Busy);
+    let (ended, effects) = step(busy, Event::Tick, t(3604));
+    assert_eq!((ended.state, effects.len()), (Deleting, 2));
+}
+
+#[test]
+fn a_listing_that_misses_an_instance_once_changes_nothing() {
+    let (idle, _) = after(vec![Event::Start, registered(), created(), online(false)]);
+    let sighting = |at, instance| {
+        Event::Sighted(Sighting { at: t(at), registration: Seen::Present(remote(true, false)), instance })
+    };
+    let (once, _) = step(idle, sighting(10, Seen::Absent), t(10));
+    assert_eq!(once.state, Idle);
+    let (healthy, _) = step(once.clone(), sighting(11, Seen::Present(instance(InstanceStatus::Running))), t(11));
+    assert_eq!((healthy.state, healthy.missed), (Idle, 0));
+    let (twice, _) = step(once.clone(), sighting(11, Seen::Absent), t(11));
+    assert_eq!(twice.state, Deleting);
+    let (old, _) = step(once, sighting(3, Seen::Absent), t(11));
+    assert_eq!(old.state, Idle, "a listing older than the state says nothing about it");
+}
+
+#[test]
+fn failed_removals_are_tried_again_ever_more_slowly() {
+    let (mut runner, _) =
+        after(vec![Event::Start, registered(), created(), Event::JobStarted(JobId(1)), Event::JobCompleted(JobId(1))]);
+    let mut waits = vec![];
+    let mut now = t(100);
+    for _ in 0..9 {
+        runner = step(runner, Event::InstanceDeleted(Err(BackendError::Unavailable("down".into()))), now).0;
+        let due = wake_at(&runner).unwrap();
+        waits.push(due.duration_since(now).as_secs());
+        let (next, effects) = step(runner, Event::Tick, due);
+        assert!(effects.iter().any(|e| matches!(e, Effect::DeleteInstance)));
+        (runner, now) = (next, due);
+    }
+    assert!(waits.windows(2).all(|w| w[0] <= w[1].max(90)), "{waits:?}");
+    assert!(waits[8] >= 90, "{waits:?}");
+}
+
+fn any_event() -> impl Strategy<Value = u8> {
+    0..30_u8
+}
+
+fn event(n: u8) -> Event {
+    match n {
+        0 => Event::Start,
+        1 => Event::Recovered,
+        2 => registered(),
+        3 => Event::RegisterFailed(GitHubError::Unknown("x".into())),
+        4 => Event::RegisterFailed(GitHubError::Invalid("x".into())),
+        5 => created(),
+        6 => Event::CreateFailed(BackendError::Timeout("x".into())),
+        7 => Event::CreateFailed(BackendError::Quota("x".into())),
+        8 => Event::InstanceLookedUp(Ok(None)),
+        9 => Event::InstanceLookedUp(Ok(Some(instance(InstanceStatus::Running)))),
+        10 => Event::InstanceLookedUp(Err(BackendError::Unavailable("x".into()))),
+        11 => Event::RegistrationLookedUp(Ok(None)),
+        12 => online(false),
+        13 => online(true),
+        14 => Event::RegistrationLookedUp(Err(GitHubError::Unknown("x".into()))),
+        15 => gone_at_github(),
+        16 => Event::Deregistered(Ok(Deregistered::Busy)),
+        17 => Event::Deregistered(Err(GitHubError::Unknown("x".into()))),
+        18 => Event::InstanceDeleted(Ok(())),
+        19 => Event::InstanceDeleted(Err(BackendError::Timeout("x".into()))),
+        20 => Event::JobStarted(JobId(1)),
+        21 => Event::JobCompleted(JobId(1)),
+        22 => Event::ScaleDown,
+        23 => Event::Remove { reason: DeleteReason::Requested, force: false },
+        24 => Event::Remove { reason: DeleteReason::Requested, force: true },
+        25 => Event::Sighted(Sighting { at: t(1_000_000), registration: Seen::Absent, instance: Seen::Absent }),
+        26 => Event::Sighted(Sighting {
+            at: t(1_000_000),
+            registration: Seen::Present(remote(true, true)),
+            instance: Seen::Unknown,
+        }),
+        27 => Event::Sighted(Sighting { at: t(1_000_000), registration: Seen::Unknown, instance: Seen::Unknown }),
+        28 => Event::Sighted(Sighting {
+            at: t(1_000_000),
+            registration: Seen::Present(remote(true, false)),
+            instance: Seen::Present(instance(InstanceStatus::Stopped)),
+        }),
+        _ => Event::Tick,
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_sequence_of_events_keeps_the_invariants(events in proptest::collection::vec(any_event(), 0..60)) {
+        let mut runner = requested();
+        let mut created_calls = 0;
+        let mut registered_calls = 0;
+        for (n, e) in events.into_iter().enumerate() {
+            let (was_busy, forced) = (runner.state == Busy, matches!(e, 24));
+            let was = runner.state;
+            let (next, effects) = step(runner, event(e), t(1 + n as i64));
+            created_calls += effects.iter().filter(|e| matches!(e, Effect::CreateInstance { .. })).count();
+            registered_calls += effects.iter().filter(|e| matches!(e, Effect::Register)).count();
+            // A busy runner goes by force, by its completed job, by its time to live, or when its instance has ended.
+            if was_busy && next.state == Deleting {
+                let ended = matches!(e, 21 | 25 | 28);
+                prop_assert!(forced || ended, "event {e} killed a busy runner");
+            }
+            prop_assert!(!effects.iter().any(|e| matches!(e, Effect::DeleteInstance)) || next.state == Deleting);
+            if was.is_final() { prop_assert_eq!(next.state, was); prop_assert!(effects.is_empty()); }
+            if next.state == Gone && was == Deleting {
+                let removal = next.removal.as_ref().unwrap();
+                prop_assert!(removal.deregistered && removal.instance_deleted);
+            }
+            if let Some(due) = wake_at(&next) {
+                let ticked = step(next.clone(), Event::Tick, due.max(t(1 + n as i64))).0;
+                prop_assert!(wake_at(&ticked).is_none_or(|again| again > due), "a deadline that does not move spins");
+            }
+            prop_assert!(next.history.len() <= HISTORY_MAX);
+            prop_assert_eq!(next.removal.is_some() && !next.state.is_final(), next.state == Deleting);
+            runner = next;
+        }
+        prop_assert!(created_calls <= 1 && registered_calls <= 1, "one name, one creation");
+    }
+}

@@ -1,0 +1,430 @@
+//! A small world in memory for the actors: GitHub, a backend and a store that share one list of what exists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use actors::actor::directory::Directory;
+use actors::actor::effect::World;
+use actors::actor::front::{Accepted, Front};
+use actors::actor::listings::Listings;
+use actors::actor::supervisor::{GroupSpec, System, SystemSpec};
+use actors::id::*;
+use actors::model::delivery::{Delivery, JobAction, JobEvent, JobFacts, RepositoryRef, RunnerRef};
+use actors::model::group::GroupSnapshot;
+use actors::model::job::{Job, JobStatus};
+use actors::model::runner::Runner;
+use actors::model::secret::Secret;
+use actors::model::settings::{Arch, GroupSettings, Os, Scope};
+use actors::port::backend::{Instance, InstanceSpec, InstanceStatus, Metadata, Owner};
+use actors::port::github::{Deregistered, JitRequest, Registration, RemoteRunner};
+use actors::port::store::*;
+use actors::port::*;
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+/// Everything that outlives a manager.
+#[derive(Default)]
+pub struct Earth {
+    state: Mutex<Things>,
+    chance: AtomicU64,
+    /// How long each call takes.
+    pub latency: Mutex<Duration>,
+    /// The next saves fail.
+    pub store_fails: AtomicU64,
+    /// The next call for entropy panics.
+    pub entropy_panics: AtomicBool,
+    /// Observations of this group panic.
+    pub panics_for: Mutex<Option<GroupName>>,
+    /// Answers to creates get lost after they worked.
+    pub lose_creates: AtomicU64,
+}
+
+#[derive(Default)]
+pub struct Things {
+    pub registered: BTreeMap<String, RemoteRunner>,
+    pub instances: BTreeMap<RunnerName, Owner>,
+    pub created: Vec<RunnerName>,
+    pub peak: usize,
+    pub listings: usize,
+    next_id: u64,
+    deliveries: BTreeSet<DeliveryId>,
+    assigned: BTreeMap<JobId, GroupName>,
+    inbox: BTreeMap<GroupName, BTreeMap<Cursor, (Delivery, bool)>>,
+    next_cursor: u64,
+    tokens: BTreeMap<GroupName, u64>,
+    groups: BTreeMap<GroupName, GroupSnapshot>,
+    pub jobs: BTreeMap<JobId, Job>,
+    runners: BTreeMap<RunnerName, Runner>,
+}
+
+impl Earth {
+    pub fn new() -> Arc<Self> {
+        let earth = Self::default();
+        *earth.latency.lock().unwrap() = Duration::from_millis(1);
+        Arc::new(earth)
+    }
+
+    pub fn things(&self) -> MutexGuard<'_, Things> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    async fn pause(&self) {
+        let latency = *self.latency.lock().unwrap();
+        tokio::time::sleep(latency).await;
+    }
+}
+
+impl Clock for Earth {
+    fn now(&self) -> Timestamp {
+        // Follows tokio's clock, so that a paused one decides.
+        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        let start = *START.get_or_init(std::time::Instant::now);
+        let since = tokio::time::Instant::now().into_std().duration_since(start);
+        Timestamp::from_second(1_700_000_000).unwrap() + since
+    }
+
+    fn entropy(&self) -> u64 {
+        assert!(!self.entropy_panics.swap(false, Ordering::SeqCst), "no entropy today");
+        self.chance.fetch_add(1 << 32, Ordering::SeqCst)
+    }
+}
+
+impl Observer for Earth {
+    fn observe(&self, observation: &Observation<'_>) {
+        if let Observation::Group { group, .. } = observation {
+            let panics = self.panics_for.lock().unwrap_or_else(|p| p.into_inner()).as_ref() == Some(group);
+            assert!(!panics, "cannot look at {group}");
+        }
+    }
+}
+
+#[async_trait]
+impl GitHub for Earth {
+    async fn ensure_runner_group(&self, _: &GroupSettings) -> Result<RunnerGroupId, GitHubError> {
+        Ok(RunnerGroupId(1))
+    }
+
+    async fn generate_jit_config(&self, request: &JitRequest) -> Result<Registration, GitHubError> {
+        self.pause().await;
+        let mut things = self.things();
+        if things.registered.contains_key(request.name.as_str()) {
+            return Err(GitHubError::Conflict(request.name.to_string()));
+        }
+        things.next_id += 1;
+        let id = RunnerId(things.next_id);
+        let name = request.name.to_string();
+        let remote =
+            RemoteRunner { id, name: name.clone(), online: false, busy: false, labels: request.labels.clone() };
+        things.registered.insert(name, remote);
+        Ok(Registration { id, jit_config: Secret::new("jit".into()) })
+    }
+
+    async fn list_runners(&self, _: &Scope) -> Result<Vec<RemoteRunner>, GitHubError> {
+        self.pause().await;
+        let mut things = self.things();
+        things.listings += 1;
+        Ok(things.registered.values().cloned().collect())
+    }
+
+    async fn find_runner(&self, _: &Scope, name: &RunnerName) -> Result<Option<RemoteRunner>, GitHubError> {
+        Ok(self.things().registered.get(name.as_str()).cloned())
+    }
+
+    async fn delete_runner(&self, _: &Scope, id: RunnerId) -> Result<Deregistered, GitHubError> {
+        self.pause().await;
+        let mut things = self.things();
+        let Some(found) = things.registered.values().find(|r| r.id == id).cloned() else {
+            return Ok(Deregistered::Absent);
+        };
+        if found.busy {
+            return Ok(Deregistered::Busy);
+        }
+        things.registered.remove(&found.name);
+        Ok(Deregistered::Removed)
+    }
+
+    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<String, GitHubError> {
+        Ok(String::new())
+    }
+}
+
+#[async_trait]
+impl Backend for Earth {
+    fn name(&self) -> &'static str {
+        "earth"
+    }
+
+    async fn create(&self, spec: InstanceSpec) -> Result<Instance, BackendError> {
+        self.pause().await;
+        {
+            let mut things = self.things();
+            things.instances.insert(spec.runner.clone(), spec.owner);
+            things.created.push(spec.runner.clone());
+            things.peak = things.peak.max(things.instances.len());
+        }
+        if self.lose_creates.load(Ordering::SeqCst) > 0 {
+            self.lose_creates.fetch_sub(1, Ordering::SeqCst);
+            return Err(BackendError::Timeout("the answer was lost".into()));
+        }
+        self.pause().await;
+        Ok(instance(&spec.runner))
+    }
+
+    async fn delete(&self, runner: &RunnerName) -> Result<(), BackendError> {
+        self.pause().await;
+        self.things().instances.remove(runner);
+        Ok(())
+    }
+
+    async fn get(&self, runner: &RunnerName) -> Result<Option<Instance>, BackendError> {
+        Ok(self.things().instances.get(runner).map(|_| instance(runner)))
+    }
+
+    async fn list(&self, owner: &Owner) -> Result<Vec<Instance>, BackendError> {
+        self.pause().await;
+        Ok(self.things().instances.iter().filter(|(_, o)| *o == owner).map(|(name, _)| instance(name)).collect())
+    }
+
+    async fn update_metadata(&self, _: &RunnerName, _: &Metadata) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    async fn probe(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+}
+
+fn instance(runner: &RunnerName) -> Instance {
+    let id = InstanceId::new(format!("i-{runner}")).unwrap();
+    Instance { id, runner: runner.clone(), status: InstanceStatus::Running }
+}
+
+#[async_trait]
+impl Store for Earth {
+    async fn record(&self, delivery: Arc<Delivery>, route: Route) -> Result<Recorded, StoreError> {
+        let mut things = self.things();
+        if !things.deliveries.insert(delivery.id.clone()) {
+            return Ok(Recorded::Duplicate);
+        }
+        let job = delivery.event.job.id;
+        let group = things.assigned.get(&job).cloned().or(route.group);
+        if let Some(group) = &group {
+            things.assigned.insert(job, group.clone());
+        }
+        let mut groups = vec![];
+        for (target, assigned) in
+            [(group.clone(), true), (route.runner_group.filter(|g| Some(g) != group.as_ref()), false)]
+        {
+            let Some(target) = target else { continue };
+            things.next_cursor += 1;
+            let cursor = Cursor(things.next_cursor);
+            things.inbox.entry(target.clone()).or_default().insert(cursor, (Delivery::clone(&delivery), assigned));
+            groups.push(target);
+        }
+        Ok(Recorded::New(groups))
+    }
+
+    async fn inbox(&self, group: &GroupName, after: Cursor, limit: usize) -> Result<Vec<InboxEntry>, StoreError> {
+        let things = self.things();
+        let Some(inbox) = things.inbox.get(group) else { return Ok(vec![]) };
+        let behind = inbox.range(Cursor(after.0 + 1)..).take(limit);
+        Ok(behind
+            .map(|(cursor, (delivery, assigned))| InboxEntry {
+                cursor: *cursor,
+                delivery: delivery.clone(),
+                assigned: *assigned,
+                known: things.jobs.get(&delivery.event.job.id).cloned(),
+            })
+            .collect())
+    }
+
+    async fn acquire(&self, group: &GroupName) -> Result<FencingToken, StoreError> {
+        let mut things = self.things();
+        let token = things.tokens.entry(group.clone()).or_default();
+        *token += 1;
+        Ok(FencingToken(*token))
+    }
+
+    async fn load(&self, group: &GroupName) -> Result<Loaded, StoreError> {
+        let things = self.things();
+        Ok(Loaded {
+            snapshot: things.groups.get(group).cloned(),
+            runners: things.runners.values().filter(|r| r.group == *group && !r.state.is_final()).cloned().collect(),
+            jobs: things
+                .jobs
+                .values()
+                .filter(|j| j.group.as_ref() == Some(group) && j.status != JobStatus::Completed)
+                .cloned()
+                .collect(),
+            set_aside: 0,
+        })
+    }
+
+    async fn save(&self, group: &GroupName, token: FencingToken, changes: Changes) -> Result<(), StoreError> {
+        self.pause().await;
+        let mut things = self.things();
+        if things.tokens.get(group) != Some(&token.0) {
+            return Err(StoreError::Fenced { group: group.clone(), token });
+        }
+        if self.store_fails.load(Ordering::SeqCst) > 0 {
+            self.store_fails.fetch_sub(1, Ordering::SeqCst);
+            return Err(StoreError::Unavailable("disk full".into()));
+        }
+        if let Some(snapshot) = changes.snapshot {
+            if let Some(inbox) = things.inbox.get_mut(group) {
+                inbox.retain(|cursor, _| *cursor > snapshot.cursor);
+            }
+            things.groups.insert(group.clone(), snapshot);
+        }
+        for runner in changes.runners {
+            things.runners.insert(runner.name.clone(), Runner::clone(&runner));
+        }
+        for job in changes.jobs {
+            things.jobs.insert(job.id(), Job::clone(&job));
+        }
+        Ok(())
+    }
+
+    async fn group(&self, group: &GroupName) -> Result<Option<GroupSnapshot>, StoreError> {
+        Ok(self.things().groups.get(group).cloned())
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        Ok(self.things().jobs.get(&id).cloned())
+    }
+
+    async fn jobs(&self, _: &JobFilter) -> Result<Vec<Job>, StoreError> {
+        Ok(self.things().jobs.values().cloned().collect())
+    }
+
+    async fn runner(&self, name: &RunnerName) -> Result<Option<Runner>, StoreError> {
+        Ok(self.things().runners.get(name).cloned())
+    }
+
+    async fn runners(&self, _: &RunnerFilter) -> Result<Vec<Runner>, StoreError> {
+        Ok(self.things().runners.values().cloned().collect())
+    }
+
+    async fn prune(&self, _: Horizon) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn close(&self) {}
+}
+
+pub fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
+    GroupSettings {
+        name: GroupName::new(name).unwrap(),
+        scope: Scope::Organization("octo-org".into()),
+        labels: vec![name.into()],
+        min,
+        max,
+        priority: 0,
+        os: Os::Linux,
+        arch: Arch::X64,
+        time_to_start: Duration::from_secs(600),
+        time_to_live: Duration::from_secs(36000),
+        idle_timeout: Duration::from_secs(300),
+        healthcheck_interval: Duration::from_secs(900),
+        allows_public_repositories: true,
+        selected_repository_ids: vec![],
+        restricted_to_workflows: false,
+        selected_workflows: vec![],
+        job_started_script: String::new(),
+        job_completed_script: String::new(),
+        backend: "earth",
+        create_timeout: Duration::from_secs(60),
+        delete_timeout: Duration::from_secs(60),
+        max_concurrency: 64,
+    }
+}
+
+/// One life of the manager.
+pub struct Manager {
+    pub system: System,
+    pub front: Front,
+}
+
+pub async fn start(earth: &Arc<Earth>, groups: &[GroupSettings]) -> Manager {
+    let world = World {
+        github: earth.clone(),
+        store: earth.clone(),
+        clock: earth.clone(),
+        observer: earth.clone(),
+        listings: Arc::new(Listings::new(earth.clone(), earth.clone())),
+        tasks: Default::default(),
+        stopping: Default::default(),
+    };
+    let groups: Vec<Arc<GroupSettings>> = groups.iter().cloned().map(Arc::new).collect();
+    let directory = Directory::new(groups.clone());
+    let front =
+        Front { directory: directory.clone(), store: earth.clone(), clock: earth.clone(), observer: earth.clone() };
+    let spec = SystemSpec {
+        manager: ManagerName::new("test").unwrap(),
+        world,
+        directory,
+        groups: groups.into_iter().map(|settings| GroupSpec { settings, backend: earth.clone() }).collect(),
+        services: vec![],
+    };
+    Manager { system: System::start(spec).await.unwrap(), front }
+}
+
+impl Manager {
+    pub async fn deliver(
+        &self,
+        id: String,
+        group: &str,
+        job: u64,
+        action: JobAction,
+        runner: Option<&str>,
+    ) -> Accepted {
+        let facts = JobFacts {
+            id: JobId(job),
+            run_id: 1,
+            run_attempt: Some(1),
+            name: "build".into(),
+            workflow_name: None,
+            head_branch: None,
+            labels: vec!["self-hosted".into(), group.into()],
+            repository: RepositoryRef {
+                id: RepositoryId(7),
+                owner: "octo-org".into(),
+                name: "app".into(),
+                private: true,
+            },
+            organization: None,
+            enterprise: None,
+            installation_id: None,
+            created_at: None,
+            started_at: None,
+            completed_at: None,
+        };
+        let delivery = Delivery {
+            id: DeliveryId::new(id).unwrap(),
+            received_at: self.front.clock.now(),
+            event: JobEvent {
+                action,
+                job: facts,
+                runner: runner.map(|name| RunnerRef { id: None, name: name.into() }),
+                conclusion: (action == JobAction::Completed).then(|| "success".into()),
+            },
+            matched: String::new(),
+        };
+        self.front.accept(delivery).await.unwrap()
+    }
+}
+
+/// Waits, in the paused clock's time, until something holds.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(7200);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
