@@ -104,7 +104,7 @@ async fn receive(app: &Arc<App>, request: Request, note: &mut Note) -> Result<De
         }
     };
     note.action = event.action.as_str();
-    let delivery = Delivery { id: id.clone(), received_at, event };
+    let delivery = Delivery { id: id.clone(), received_at, event, matched: String::new() };
     note.outcome = match accept(app, delivery).await? {
         Accepted::Accepted => "accepted",
         Accepted::Duplicate => "duplicate",

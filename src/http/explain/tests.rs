@@ -94,6 +94,8 @@ fn runner(state: RunnerState) -> Runner {
         removal: None,
         retry_at: None,
         retries: 0,
+        call_pending: false,
+        missed: 0,
         error: None,
         history: Vec::new(),
     }
