@@ -4,6 +4,7 @@ pub mod account;
 pub mod arrivals;
 mod client;
 pub mod github;
+pub mod processes;
 pub mod runner;
 
 use std::error::Error as StdError;

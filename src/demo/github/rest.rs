@@ -67,7 +67,8 @@ impl Answer {
     }
 
     fn into_response(self) -> Response {
-        let mut response = Response::builder().status(poem::http::StatusCode::from_u16(self.status).unwrap_or_default());
+        let mut response =
+            Response::builder().status(poem::http::StatusCode::from_u16(self.status).unwrap_or_default());
         for (name, value) in self.headers {
             response = response.header(name, value);
         }
