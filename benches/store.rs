@@ -39,12 +39,15 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let dir = temp.path().join("data");
+        let before = resident();
         let store = open(&dir);
+        println!("resident memory of an empty store  {} kB", resident() - before);
         lone(&store).await;
         for tasks in [8, 64, 256] {
             together(&store, tasks).await;
         }
         crowd(&store).await;
+        println!("resident memory after all that     {} kB more", resident() - before);
         store.close().await;
         drop(store);
         let start = Instant::now();
@@ -64,6 +67,13 @@ fn main() {
 
 fn open(dir: &Path) -> Arc<dyn Store> {
     Arc::new(Embedded::open(dir, Arc::new(Quiet)).unwrap())
+}
+
+/// Resident memory of this process, kB.
+fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 fn percentiles(what: &str, mut times: Vec<Duration>) {
