@@ -212,6 +212,24 @@ async fn a_damaged_database_is_set_aside_and_the_store_starts_empty() {
 }
 
 #[tokio::test]
+async fn damage_that_is_met_while_running_is_said_and_the_file_is_checked_at_the_next_start() {
+    let temp = tempfile::tempdir().unwrap();
+    filled(temp.path()).await;
+    let store = open(temp.path());
+    let file = std::fs::OpenOptions::new().write(true).open(temp.path().join("state.db")).unwrap();
+    let rest = file.metadata().unwrap().len() - 4096;
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0xff; rest as usize], 4096).unwrap();
+    let error = store.load(&group("octo")).await.unwrap_err();
+    assert!(error.to_string().contains("the file is damaged: restart"), "{error}");
+    assert!(temp.path().join("state.db.suspect").exists());
+    store.close().await;
+    let store = open(temp.path());
+    assert_eq!(store.load(&group("octo")).await.unwrap().jobs, []);
+    assert_eq!(corrupt_copies(temp.path()).len(), 1);
+    assert!(!temp.path().join("state.db.suspect").exists());
+}
+
+#[tokio::test]
 async fn a_suspect_database_that_is_sound_is_kept() {
     let temp = tempfile::tempdir().unwrap();
     filled(temp.path()).await;
