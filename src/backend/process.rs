@@ -354,3 +354,16 @@ fn unwritable(records: &Records, error: &io::Error) -> BackendError {
         _ => BackendError::Unavailable(text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configured_environment_values_are_not_shown() {
+        let env = BTreeMap::from([("TOKEN".to_owned(), "hush".to_owned())]);
+        let settings = Settings { command: vec![], working_dir: None, env, stop_grace: Duration::ZERO };
+        let shown = format!("{settings:?}");
+        assert!(shown.contains("TOKEN") && !shown.contains("hush"), "{shown}");
+    }
+}
