@@ -174,13 +174,7 @@ impl GitHub for Client {
             labels: &request.labels,
             work_folder: WORK_FOLDER,
         };
-        let answer = self.rest.send(&about, Method::POST, "/actions/runners/generate-jitconfig", &body).await;
-        let answer = answer.map_err(|error| match error {
-            GitHubError::Invalid(text) if text.to_ascii_lowercase().contains("already exists") => {
-                GitHubError::Conflict(text)
-            }
-            error => error,
-        })?;
+        let answer = self.rest.send(&about, Method::POST, "/actions/runners/generate-jitconfig", &body).await?;
         let config: wire::JitConfig = answer.json()?;
         if config.encoded_jit_config.expose().is_empty() {
             return Err(GitHubError::Unknown(format!("{} with an empty JIT config", answer.describe())));

@@ -79,6 +79,8 @@ impl Answer {
             404 | 410 => GitHubError::NotFound(text),
             408 | 425 => GitHubError::Unknown(text),
             409 => GitHubError::Conflict(text),
+            // Some servers say it this way when a name is taken.
+            422 if text.to_ascii_lowercase().contains("already exists") => GitHubError::Conflict(text),
             400..500 => GitHubError::Invalid(text),
             _ => GitHubError::Unknown(text),
         }

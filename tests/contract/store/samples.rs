@@ -2,13 +2,13 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actors::id::{Attempt, Cursor, DeliveryId, GroupName, JobId, RepositoryId, RunnerId, RunnerName};
 use actors::model::delivery::{Delivery, JobAction, JobEvent, JobFacts, RepositoryRef, RunnerRef};
-use actors::model::group::{GroupSnapshot, Healthcheck, LastError};
+use actors::model::group::{GroupSnapshot, Healthcheck, JobNews, LastError};
 use actors::model::job::{Job, JobStatus, Milestone};
 use actors::model::runner::{DeleteReason, Removal, Runner, RunnerState, Transition};
 use actors::port::store::{Changes, InboxEntry, Loaded, Recorded, Route, Store};
@@ -36,6 +36,7 @@ pub fn delivery(id: &str, job: u64, action: JobAction, seconds: i64) -> Delivery
                 .then(|| RunnerRef { id: Some(RunnerId(job + 7)), name: format!("octo-linux-{job:08}") }),
             conclusion: (action == JobAction::Completed).then(|| "success".to_owned()),
         },
+        matched: "it is the only group".to_owned(),
     }
 }
 
@@ -110,6 +111,8 @@ pub fn runner(group: &GroupName, suffix: u64, state: RunnerState, seconds: i64) 
         }),
         retry_at: Some(at(seconds + 1)),
         retries: 3,
+        call_pending: true,
+        missed: 1,
         error: Some("no capacity\nin zone a".to_owned()),
         history: vec![Transition { state, at: at(seconds), reason: "it was time".to_owned() }],
     }
@@ -124,6 +127,7 @@ pub fn snapshot(cursor: Cursor) -> GroupSnapshot {
         not_before: Some(at(60)),
         last_error: Some(LastError { at: at(1), text: "create failed: quota".to_owned() }),
         last_healthcheck: Some(Healthcheck { at: at(2), registered: Some(3), instances: None, repairs: 1 }),
+        unsettled: BTreeMap::from([(group("octo-linux").runner_name(4), JobNews { job: JobId(4), completed: true })]),
     }
 }
 
