@@ -1,4 +1,5 @@
 //! In-memory stand-ins for what the HTTP front stands on, which do as they are told.
+#![allow(dead_code, reason = "every test file uses its part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -1,4 +1,5 @@
 //! The HTTP front on a free loopback port, and a client that sends exactly the bytes it is told.
+#![allow(dead_code, reason = "every test file uses its part")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
