@@ -24,6 +24,8 @@ use super::Limits;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long what a peer still sends is thrown away after the last answer, so that it reads the answer, not a reset.
 const LINGER: Duration = Duration::from_secs(1);
+/// How much of it.
+const LINGER_BYTES: usize = 1 << 20;
 
 /// The requests of one connection, as counted by the application.
 #[derive(Default)]
@@ -135,6 +137,8 @@ pub(super) struct BoundedStream {
     read_deadline: Pin<Box<Sleep>>,
     write_deadline: Option<Pin<Box<Sleep>>>,
     linger: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were thrown away.
+    wasted: usize,
     _place: OwnedSemaphorePermit,
 }
 
@@ -160,6 +164,7 @@ impl BoundedStream {
             read_deadline,
             write_deadline: None,
             linger: None,
+            wasted: 0,
             _place: place,
         }
     }
@@ -247,7 +252,7 @@ impl AsyncWrite for BoundedStream {
             }
             let mut buf = ReadBuf::new(&mut waste);
             match ready!(Pin::new(&mut this.io).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => {}
+                Ok(()) if !buf.filled().is_empty() && this.wasted < LINGER_BYTES => this.wasted += buf.filled().len(),
                 _ => return Poll::Ready(Ok(())),
             }
         }

@@ -58,6 +58,7 @@ fn outcome_of(status: StatusCode) -> Option<&'static str> {
         StatusCode::PAYLOAD_TOO_LARGE => Some("too_large"),
         StatusCode::REQUEST_TIMEOUT => Some("too_slow"),
         StatusCode::SERVICE_UNAVAILABLE => Some("unavailable"),
+        StatusCode::INTERNAL_SERVER_ERROR => Some("failed"),
         _ => None,
     }
 }
