@@ -111,9 +111,7 @@ struct Session {
 impl Session {
     fn new(config: &str) -> Result<Self, RunnerError> {
         let files = decode(config).ok_or(RunnerError::BadConfig("the outer object"))?;
-        let file = |name: &'static str| {
-            files[name].as_str().and_then(decode).ok_or(RunnerError::BadConfig(name))
-        };
+        let file = |name: &'static str| files[name].as_str().and_then(decode).ok_or(RunnerError::BadConfig(name));
         let (runner, key) = (file(".runner")?, file(".credentials_rsaparams")?);
         let text = |value: &Value, what| value.as_str().map(str::to_owned).ok_or(RunnerError::BadConfig(what));
         let server = text(&runner["ServerUrl"], "ServerUrl")?;

@@ -57,8 +57,10 @@ impl Spec {
 
     fn check(&self, schema: &Value, value: &Value, what: &str) -> Result<(), String> {
         let validator = self.validator(schema)?;
-        let errors: Vec<String> =
-            validator.iter_errors(value).map(|e| format!("{what}: at {:?}: {e}", e.instance_path().to_string())).collect();
+        let errors: Vec<String> = validator
+            .iter_errors(value)
+            .map(|e| format!("{what}: at {:?}: {e}", e.instance_path().to_string()))
+            .collect();
         if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
     }
 

@@ -9,12 +9,12 @@ use sha2::Sha256;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::{HookCounts, What};
 use super::faults::HookFault;
 use super::jobs::{Job, JobId};
 use super::settings::random_guid;
 use super::state::{Shared, World};
 use super::wire;
+use super::{HookCounts, What};
 
 /// Id of the organization's only webhook.
 pub(super) const HOOK_ID: u64 = 4001;
