@@ -12,6 +12,7 @@ mod log;
 mod rest;
 mod service;
 mod settings;
+mod socket;
 mod state;
 mod wire;
 
@@ -21,7 +22,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use poem::Server;
-use poem::listener::TcpAcceptor;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -179,12 +179,13 @@ impl SimulatedGitHub {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let client = super::client::loopback(settings.webhook_concurrency)?;
-        let acceptor = TcpAcceptor::from_tokio(listener)?;
+        let lines = socket::Lines::default();
         let (outbox, outgoing) = mpsc::unbounded_channel();
         let shared = Shared::new(World::new(settings, url.clone(), outbox));
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = Server::new_with_acceptor(acceptor).name("simulated GitHub");
-        let door = rest::Door(Arc::clone(&shared));
+        let server =
+            Server::new_with_acceptor(socket::Doorman { listener, lines: lines.clone() }).name("simulated GitHub");
+        let door = rest::Door { shared: Arc::clone(&shared), lines };
         let until = async move { drop(stopped.await) };
         let server = tokio::spawn(server.run_with_graceful_shutdown(door, until, Some(STOP_GRACE)));
         let sender = tokio::spawn(hooks::send_all(Arc::clone(&shared), outgoing, client));

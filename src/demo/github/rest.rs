@@ -1,13 +1,11 @@
 //! The door: finds out what a request asks for, applies faults, credentials and limits, and keeps the log.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::stream;
-use poem::{Body, Endpoint, Request, Response};
+use poem::{Endpoint, Request, Response};
 use serde_json::{Value, json};
 
 use super::api;
@@ -15,6 +13,7 @@ use super::faults::Fault;
 use super::log::{Operation, RequestRecord};
 use super::service;
 use super::settings::random_hex;
+use super::socket::Lines;
 use super::state::{Scope, Shared, World};
 
 /// Largest body that is read, in bytes.
@@ -80,26 +79,30 @@ impl Answer {
 }
 
 /// Everything that the listener serves.
-pub(super) struct Door(pub(super) Arc<Shared>);
+pub(super) struct Door {
+    pub(super) shared: Arc<Shared>,
+    pub(super) lines: Lines,
+}
 
 impl Endpoint for Door {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let received = Instant::now();
+        let line = self.lines.find(request.remote_addr().as_socket_addr());
         let method = request.method().as_str().to_owned();
         let path = request.uri().path().to_owned();
         let body = request.take_body().into_bytes_limit(BODY_MAX).await?;
         if let Some(rest) = path.strip_prefix("/runner-service/") {
             let secret = bearer(&request).unwrap_or_default();
-            return Ok(service::answer(&self.0, &method, rest, &secret, &body).await.into_response());
+            return Ok(service::answer(&self.shared, &line, &method, rest, &secret, &body).await.into_response());
         }
-        let (operation, scope, id) = route(&self.0.lock(), &method, &path);
+        let (operation, scope, id) = route(&self.shared.lock(), &method, &path);
         let query = request.params().unwrap_or_default();
         let whole = request.uri().path_and_query().map_or_else(|| path.clone(), ToString::to_string);
         let call = Call { operation, scope, id, path, query, body: Value::Null };
 
-        let fault = self.0.lock().faults.for_call(operation);
+        let fault = self.shared.lock().faults.for_call(operation);
         if let Some(Fault::Delay(by)) = fault {
             tokio::time::sleep(by).await;
         }
@@ -111,9 +114,11 @@ impl Endpoint for Door {
                 Some(answer)
             }
             Some(Fault::DropConnection) => None,
-            Some(Fault::Delay(_) | Fault::LoseAnswer) | None => Some(admit(&mut self.0.lock(), &request, call, &body)),
+            Some(Fault::Delay(_) | Fault::LoseAnswer) | None => {
+                Some(admit(&mut self.shared.lock(), &request, call, &body))
+            }
         };
-        let mut world = self.0.lock();
+        let mut world = self.shared.lock();
         let (status, took) = (answer.as_ref().map(|answer| answer.status), received.elapsed());
         let limit = world.settings.history;
         world.log.push(RequestRecord { at: received, operation, method, path: whole, status, took }, limit);
@@ -122,15 +127,12 @@ impl Endpoint for Door {
                 answer.headers.extend(standard_headers(&world));
                 Ok(answer.into_response())
             }
-            _ => Ok(broken()),
+            _ => {
+                line.cut();
+                Ok(Response::default())
+            }
         }
     }
-}
-
-/// A response that ends the connection before a byte of it is written: its body fails at once.
-fn broken() -> Response {
-    let failure = stream::once(async { Err::<Vec<u8>, _>(io::Error::from(io::ErrorKind::ConnectionReset)) });
-    Body::from_bytes_stream(failure).into()
 }
 
 /// Credentials, limits and the form of the body, then the call itself.

@@ -3,7 +3,7 @@
 //! | request under `/runner-service/{runner}` | answer |
 //! |---|---|
 //! | `POST /session` | 200: the runner is online |
-//! | `DELETE /session` | 204: it is offline, and still registered |
+//! | `DELETE /session` | 204: it is offline, and still registered; a job it had claimed fails |
 //! | `GET /message` | 200 `{"job_id"}` once there is a job for it, 204 after a while without |
 //! | `POST /jobs/{job}/claim` | 200 `{"duration_ms"}`: the job is in progress; 409: it is somebody else's by now |
 //! | `GET /jobs/{job}/watch` | 200 `{"cancelled": true}` once it is to stop, 204 after a while without |
@@ -19,10 +19,18 @@ use serde_json::{Value, json};
 use super::What;
 use super::jobs::JobId;
 use super::rest::Answer;
+use super::socket::Line;
 use super::state::{Shared, World};
 
 /// Answers a runner's request to `path`, relative to `/runner-service/`.
-pub(super) async fn answer(shared: &Arc<Shared>, method: &str, path: &str, secret: &str, body: &[u8]) -> Answer {
+pub(super) async fn answer(
+    shared: &Arc<Shared>,
+    line: &Line,
+    method: &str,
+    path: &str,
+    secret: &str,
+    body: &[u8],
+) -> Answer {
     let segments: Vec<&str> = path.split('/').collect();
     let number = |text: &str| text.parse::<u64>().unwrap_or_default();
     let Some(runner) = segments.first().map(|id| number(id)) else { return Answer::not_found() };
@@ -34,12 +42,12 @@ pub(super) async fn answer(shared: &Arc<Shared>, method: &str, path: &str, secre
     match (method, &segments[1..]) {
         ("POST", ["session"]) => open(&mut shared.lock(), runner),
         ("DELETE", ["session"]) => close(&mut shared.lock(), runner),
-        ("GET", ["message"]) => next_job(shared, runner).await,
+        ("GET", ["message"]) => next_job(shared, line, runner).await,
         ("POST", ["jobs", job, "claim"]) => match shared.lock().claim(runner, JobId(number(job))) {
             Some(duration) => Answer::new(200, json!({"duration_ms": duration.as_millis()})),
             None => Answer::error(409, "the job is not this runner's"),
         },
-        ("GET", ["jobs", job, "watch"]) => watch(shared, runner, JobId(number(job))).await,
+        ("GET", ["jobs", job, "watch"]) => watch(shared, line, runner, JobId(number(job))).await,
         ("POST", ["jobs", job, "finish"]) => {
             let body: Value = serde_json::from_slice(body).unwrap_or_default();
             let stopped = body["stopped"].as_bool().unwrap_or_default();
@@ -72,37 +80,37 @@ fn open(world: &mut World, id: u64) -> Answer {
 fn close(world: &mut World, id: u64) -> Answer {
     let Some(runner) = world.runners.get_mut(&id) else { return Answer::not_found() };
     runner.in_session = false;
-    let given = runner.job.map(|(job, _)| job);
-    if let Some(job) = given.filter(|job| world.jobs.get(job).is_some_and(|job| job.taken_at.is_none())) {
-        if let Some(runner) = world.runners.get_mut(&id) {
-            runner.job = None;
-        }
+    let Some((job, _)) = runner.job else { return Answer::empty(204) };
+    if world.jobs.get(&job).is_some_and(|job| job.taken_at.is_some()) {
+        world.finish(id, job, true);
+    } else {
+        runner.job = None;
         world.requeue(job);
     }
     Answer::empty(204)
 }
 
-async fn next_job(shared: &Arc<Shared>, id: u64) -> Answer {
+async fn next_job(shared: &Arc<Shared>, line: &Line, id: u64) -> Answer {
     let _connection = Connection::open(shared, id);
     shared.lock().feed(id);
-    held_open(shared, id, |world| {
+    held_open(shared, line, id, |world| {
         let (job, _) = world.runners.get(&id)?.job?;
         Some(Answer::new(200, json!({"job_id": job.0})))
     })
     .await
 }
 
-async fn watch(shared: &Arc<Shared>, id: u64, job: JobId) -> Answer {
+async fn watch(shared: &Arc<Shared>, line: &Line, id: u64, job: JobId) -> Answer {
     let _connection = Connection::open(shared, id);
-    held_open(shared, id, |world| {
+    held_open(shared, line, id, |world| {
         let job = world.jobs.get(&job)?;
         job.cancelled.then(|| Answer::new(200, json!({"cancelled": true})))
     })
     .await
 }
 
-/// Waits for `news` of a runner; 204 when none came in time, 404 when the runner is gone.
-async fn held_open(shared: &Arc<Shared>, id: u64, news: impl Fn(&World) -> Option<Answer>) -> Answer {
+/// Waits for `news` of a runner; 204 when none came in time or nobody listens any more, 404 when the runner is gone.
+async fn held_open(shared: &Shared, line: &Line, id: u64, news: impl Fn(&World) -> Option<Answer>) -> Answer {
     let deadline = tokio::time::Instant::now() + shared.lock().settings.poll_timeout;
     loop {
         let wake = {
@@ -115,6 +123,7 @@ async fn held_open(shared: &Arc<Shared>, id: u64, news: impl Fn(&World) -> Optio
         };
         tokio::select! {
             () = wake.notified() => {}
+            () = line.closed() => return Answer::empty(204),
             () = tokio::time::sleep_until(deadline) => return Answer::empty(204),
         }
     }
