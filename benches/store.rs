@@ -33,7 +33,7 @@ impl Observer for Quiet {
 
 fn main() {
     let base = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    let temp = base.map_or_else(tempfile::tempdir, |base| tempfile::tempdir_in(base)).unwrap();
+    let temp = base.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
     println!("directory                         {}", temp.path().display());
     raw(temp.path());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -21,7 +21,7 @@ pub(super) const INBOX: &str = "SELECT inbox.body, inbox.cursor, inbox.assigned,
      WHERE inbox.grp = ?1 AND inbox.cursor > ?2 ORDER BY inbox.cursor LIMIT ?3";
 pub(super) const LOAD_RUNNERS: &str =
     "SELECT body, name, grp FROM runners WHERE grp = ?1 AND settled_at IS NULL ORDER BY name";
-pub(super) const LOAD_JOBS: &str = "SELECT body, id, grp FROM jobs WHERE grp = ?1 AND grp IS NOT NULL AND status <> 'completed' ORDER BY received_at, id";
+pub(super) const LOAD_JOBS: &str = "SELECT body, id, grp FROM jobs INDEXED BY jobs_open WHERE grp = ?1 AND grp IS NOT NULL AND status <> 'completed' ORDER BY received_at, id";
 
 /// A query, with where its answer goes. Returns whether the connection still works.
 pub(super) type Query = Box<dyn FnOnce(Result<&Connection, rusqlite::Error>) -> bool + Send>;

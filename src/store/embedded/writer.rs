@@ -165,3 +165,45 @@ fn apply(db: &Connection, operation: &mut Write) -> Result<(), rusqlite::Error> 
     db.prepare_cached("RELEASE operation")?.execute([])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::dir::DataDir;
+    use super::*;
+
+    fn insert(db: &Connection, id: &str) -> Result<(), Failed> {
+        db.execute("INSERT INTO deliveries (id, received_at) VALUES (?1, 0)", [id])?;
+        Ok(())
+    }
+
+    #[test]
+    fn an_operation_that_fails_takes_back_what_it_wrote_and_nothing_else_of_its_batch() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::lock(temp.path()).unwrap();
+        let path = dir.file(schema::DB_FILE);
+        let connection = schema::open(&dir).unwrap();
+        let queue = Queue::new(10, usize::MAX);
+        let mut answers = Vec::new();
+        let mut push = |work: fn(&Connection) -> Result<(), Failed>| {
+            let (write, answer) = operation(work);
+            queue.push(write, 0).unwrap();
+            answers.push(answer);
+        };
+        push(|db| insert(db, "a"));
+        push(|db| insert(db, "b").and(Err(Failed::Refused(StoreError::Overloaded(7)))));
+        push(|db| insert(db, "c").and_then(|()| insert(db, "a")));
+        push(|db| insert(db, "d"));
+        queue.close();
+        Writer::new(path.clone(), dir.file(schema::SUSPECT_FILE).into(), connection).run(&queue);
+        let answers: Vec<_> = answers.into_iter().map(|answer| answer.blocking_recv().unwrap()).collect();
+        assert_eq!((&answers[0], &answers[1], &answers[3]), (&Ok(()), &Err(StoreError::Overloaded(7)), &Ok(())));
+        assert!(
+            matches!(&answers[2], Err(StoreError::Unavailable(reason)) if reason.contains("UNIQUE")),
+            "{answers:?}"
+        );
+        let db = schema::reader(&path).unwrap();
+        let mut there = db.prepare("SELECT id FROM deliveries ORDER BY id").unwrap();
+        let ids: Vec<String> = there.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(ids, ["a", "d"]);
+    }
+}
