@@ -18,7 +18,7 @@ use actors::id::RunnerId;
 use actors::model::settings::{Arch, Os};
 use actors::port::github::Deregistered;
 use actors::port::{GitHub, GitHubError};
-use runner_manager::github::{Client, InvalidSettings};
+use runner_manager::github::{Client, InvalidSettings, Settings};
 use serde_json::{Value, json};
 use support::{Recorder, TOKEN, client, group, jit_request, organization, repository, runner, runner_name, settings};
 use wiremock::matchers::{any, body_json, header, method, path, query_param};
@@ -239,7 +239,8 @@ async fn a_runner_is_found_by_its_exact_name_even_where_the_filter_is_ignored() 
     let others = page(3, vec![runner(1, &format!("{name}x")), runner(2, &name.as_str().to_uppercase())]);
     let first = others.append_header("link", "</orgs/octo-org/actions/runners?page=2>; rel=\"next\"");
     Mock::given(query_param("name", name.as_str())).respond_with(first).mount(&server).await;
-    Mock::given(query_param("page", "2")).respond_with(page(3, vec![runner(3, name.as_str())])).mount(&server).await;
+    let second = page(3, vec![runner(3, name.as_str())]).append_header("link", "</not-needed>; rel=\"next\"");
+    Mock::given(query_param("page", "2")).respond_with(second).mount(&server).await;
     let client = client(&server.uri());
     let found = client.find_runner(&organization(), &name).await.unwrap().unwrap();
     assert_eq!((found.id, found.name.as_str()), (RunnerId(3), name.as_str()));
@@ -305,6 +306,21 @@ async fn nothing_is_sent_while_a_limit_lasts() {
     };
     assert!(retry_after > Duration::from_secs(60) && retry_after <= Duration::from_secs(70), "{retry_after:?}");
     assert!(text.starts_with("not asked again before the limit is over; GET /orgs/octo-org/"), "{text}");
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_their_turn_learn_of_a_limit_before_they_are_sent() {
+    let server = MockServer::start().await;
+    Mock::given(any()).respond_with(ResponseTemplate::new(429)).expect(1).mount(&server).await;
+    let settings = Settings { max_concurrency: 1, ..settings(&server.uri()) };
+    let client = Arc::new(Client::new(settings, Arc::new(Recorder::default())).unwrap());
+    let call = |_| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { outcome(&client, "generate_jit_config").await.0 })
+    };
+    for task in (0..10).map(call).collect::<Vec<_>>() {
+        assert_eq!(task.await.unwrap(), "rate_limited");
+    }
 }
 
 #[tokio::test]

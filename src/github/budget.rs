@@ -168,6 +168,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_limit_holds_for_those_who_already_wait_for_a_place() {
+        let budget = Budget::new(1);
+        let permit = budget.admit("a", JIT).await;
+        let refuse = async {
+            budget.refused("a", JIT, "core", Some(Duration::from_secs(7)), "");
+            drop(permit);
+        };
+        let (waiting, ()) = tokio::join!(budget.admit("a", JIT), refuse);
+        assert_eq!(wait(waiting), Duration::from_secs(7));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_limit_on_registrations_leaves_reading_free() {
         let budget = Budget::new(4);
         budget.refused("a", JIT, "actions_runner_registration", Some(Duration::from_secs(300)), "");

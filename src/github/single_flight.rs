@@ -47,3 +47,47 @@ impl<T: Clone> SingleFlight<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Asks three times at once; says how often it was fetched and what each got.
+    async fn ask(cell: &Arc<SingleFlight<u32>>, kept: u32, result: Result<u32, GitHubError>) -> (u32, Vec<String>) {
+        let fetches = Arc::new(AtomicU32::new(0));
+        let tasks = [(); 3].map(|()| {
+            let (cell, fetches, result) = (Arc::clone(cell), Arc::clone(&fetches), result.clone());
+            tokio::spawn(async move {
+                let fetch = async {
+                    fetches.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_secs(30)).await;
+                    result
+                };
+                cell.get(|value| *value == kept, fetch).await
+            })
+        });
+        let mut got = Vec::new();
+        for task in tasks {
+            got.push(task.await.unwrap().map_or_else(|error| error.kind().to_owned(), |value| value.to_string()));
+        }
+        (fetches.load(Ordering::Relaxed), got)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_ask_at_once_share_one_success_or_failure() {
+        let cell = Arc::new(SingleFlight::default());
+        let unknown = Err(GitHubError::Unknown(String::new()));
+        assert_eq!(ask(&cell, 7, unknown).await, (1, vec!["unknown".to_owned(); 3]));
+        assert_eq!(ask(&cell, 7, Ok(7)).await, (1, vec!["7".to_owned(); 3]), "a failure is not kept");
+        assert_eq!(ask(&cell, 7, Ok(8)).await, (0, vec!["7".to_owned(); 3]), "a fresh value is");
+        assert_eq!(ask(&cell, 8, Ok(8)).await, (1, vec!["8".to_owned(); 3]), "a stale one is not");
+        cell.forget(|value| *value == 9).await;
+        assert_eq!(ask(&cell, 8, Ok(1)).await.0, 0);
+        cell.forget(|value| *value == 8).await;
+        assert_eq!(ask(&cell, 9, Ok(9)).await.0, 1);
+    }
+}

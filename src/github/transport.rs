@@ -99,8 +99,9 @@ impl Transport {
     pub(super) async fn call(&self, call: &Call, authorization: &Authorization) -> Result<Answer, GitHubError> {
         let permit = self.budget.admit(&authorization.account, call.operation).await?;
         let result = self.exchange(call, authorization).await;
-        drop(permit);
         let result = result.and_then(|answer| self.judge(call, authorization, answer));
+        // Only now: whoever takes the place must know of a limit that was just met.
+        drop(permit);
         let outcome = result.as_ref().map_or_else(GitHubError::kind, |_| "ok");
         self.observer.observe(&Observation::GitHubCall { operation: call.operation, outcome });
         tracing::debug!(operation = call.operation, outcome, "GitHub was called");
