@@ -1,6 +1,11 @@
 //! runner-manager: fleets of self-hosted GitHub Actions runners.
 
+pub mod app;
 pub mod backend;
+pub mod check;
+pub mod cli;
+pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod github;

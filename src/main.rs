@@ -1,3 +1,9 @@
 //! The command line's way into the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    runner_manager::commands::run(runner_manager::cli::Cli::parse())
+}

@@ -4,6 +4,9 @@
 #[path = "contract/backend.rs"]
 mod contract;
 
+#[path = "contract/cleanup.rs"]
+mod cleanup;
+
 mod base {
     use std::sync::Arc;
 
@@ -66,14 +69,25 @@ mod process {
     use rustix::process::{Pid, Signal, kill_process_group};
     use tempfile::TempDir;
 
+    use crate::cleanup;
     use crate::contract::{World, backend_contract};
 
     /// This host, with a state directory of its own.
     struct Host(TempDir);
 
-    fn settings() -> Settings {
-        let command = ["/bin/sh", "-c", "sleep 1000"].map(str::to_owned).to_vec();
-        Settings { command, working_dir: None, env: BTreeMap::new(), stop_grace: Duration::from_secs(30) }
+    impl Host {
+        fn settings(&self) -> Settings {
+            let command = ["/bin/sh", "-c", "sleep 1000"].map(str::to_owned).to_vec();
+            let env = BTreeMap::from([(cleanup::HOST.to_owned(), self.0.path().display().to_string())]);
+            Settings { command, working_dir: None, env, stop_grace: Duration::from_secs(30) }
+        }
+    }
+
+    impl Drop for Host {
+        /// A failed test leaves no process behind either.
+        fn drop(&mut self) {
+            cleanup::kill_all(self.0.path());
+        }
     }
 
     #[async_trait]
@@ -83,7 +97,7 @@ mod process {
         }
 
         fn backend(&self, owner: &Owner) -> Arc<dyn Backend> {
-            Arc::new(Process::new(settings(), self.0.path().join("state"), owner.clone()))
+            Arc::new(Process::new(self.settings(), self.0.path().join("state"), owner.clone()))
         }
 
         async fn end(&self, owner: &Owner, runner: &RunnerName) {

@@ -5,6 +5,9 @@
 #[allow(dead_code, unused_macros, unused_imports, reason = "only the helpers are used here")]
 mod contract;
 
+#[path = "contract/cleanup.rs"]
+mod cleanup;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use actors::port::Backend;
 use actors::port::backend::{BackendError, Instance, InstanceStatus, Owner};
+use cleanup::{HOST, all_pids, environ};
 use contract::{eventually, owner, runner, spec};
 use runner_manager::backend::process::{Process, Settings};
 use rustix::process::{Pid, Signal, kill_process};
@@ -48,7 +52,7 @@ impl Host {
         let settings = Settings {
             command: vec!["/bin/sh".into(), "-c".into(), script.into()],
             working_dir: None,
-            env: BTreeMap::from([("HOST".to_owned(), dir.to_str().unwrap().to_owned())]),
+            env: BTreeMap::from([(HOST.to_owned(), dir.to_str().unwrap().to_owned())]),
             stop_grace: LONG,
         };
         Self { dir: dir.to_owned(), settings, own_dir: None }
@@ -92,9 +96,7 @@ impl Host {
 impl Drop for Host {
     /// A failed test leaves no process behind either.
     fn drop(&mut self) {
-        for pid in self.marked() {
-            let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
-        }
+        cleanup::kill_all(&self.dir);
     }
 }
 
@@ -116,15 +118,6 @@ impl Drop for Foreign {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn all_pids() -> Vec<i32> {
-    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
-}
-
-fn environ(pid: i32) -> Vec<String> {
-    let text = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    String::from_utf8_lossy(&text).split('\0').map(str::to_owned).collect()
 }
 
 /// What the descriptors in a directory of `/proc` stand for.
@@ -226,11 +219,14 @@ async fn a_process_that_ignores_sigterm_is_killed_after_its_grace() {
 
 #[tokio::test]
 async fn a_suspended_process_ends_within_its_grace() {
-    let host = Host::new(SLEEP);
+    let host = Host::new("trap 'exit 0' TERM; echo $$ >> $HOST/pids; while :; do sleep 0.01; done");
     let instance = host.create(1).await;
+    host.pids(1).await;
     kill_process(Pid::from_raw(pid(&instance)).unwrap(), Signal::STOP).unwrap();
     eventually("the process to be suspended", || async { stat(pid(&instance)).unwrap()[0] == "T" }).await;
-    host.process().delete(&instance.runner).await.unwrap();
+    let backend = host.process();
+    let deleted = tokio::time::timeout(Duration::from_secs(20), backend.delete(&instance.runner)).await;
+    deleted.expect("it is woken up to end").unwrap();
     assert!(!alive(pid(&instance)));
 }
 
@@ -443,8 +439,15 @@ async fn what_cannot_be_started_is_invalid_names_the_culprit_and_leaves_nothing(
     let missing = Settings { command: vec!["no-such-runner".into()], ..plain.clone() };
     let not_a_dir = Settings { working_dir: Some("/no/such/dir".into()), ..plain.clone() };
     let no_interpreter = Settings { command: vec![script.to_str().unwrap().into()], ..plain.clone() };
+    let too_long = Settings { env: BTreeMap::from([("LONG".to_owned(), "x".repeat(200_000))]), ..plain.clone() };
     let nul = Settings { command: vec!["sh".into(), "a\0b".into()], ..plain };
-    let culprits = [(missing, "no-such-runner"), (not_a_dir, "/no/such/dir"), (no_interpreter, "run.sh"), (nul, "NUL")];
+    let culprits = [
+        (missing, "no-such-runner"),
+        (not_a_dir, "/no/such/dir"),
+        (no_interpreter, "run.sh"),
+        (nul, "NUL"),
+        (too_long, "too long"),
+    ];
     for (settings, culprit) in culprits {
         host.settings = settings;
         let refused = host.process().create(spec(&mine, &runner(&mine, 1))).await;

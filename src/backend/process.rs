@@ -143,7 +143,7 @@ impl Backend for Process {
             names.extend(records.runners().map_err(failed)?);
             let mut instances = Vec::with_capacity(names.len());
             for name in names {
-                let record = records.read(&name, &boot).map_err(failed)?;
+                let record = records.read(&name, boot).map_err(failed)?;
                 instances.extend(judge(&processes, &owner, &name, record));
             }
             Ok(instances)
@@ -193,7 +193,7 @@ impl Shared {
         let identity = procfs::stat(pid);
         self.children.keep(spec.runner.clone(), child);
         match identity {
-            Ok(Some(stat)) => self.records.started(&spec.runner, stat.identity, &boot),
+            Ok(Some(stat)) => self.records.started(&spec.runner, stat.identity, boot),
             Ok(None) => Err(io::Error::other(format!("/proc/{pid} is not there"))),
             Err(error) => Err(error),
         }
@@ -263,7 +263,7 @@ impl Shared {
         let (shared, runner) = (Arc::clone(self), runner.clone());
         blocking(move || {
             let boot = procfs::boot_id().map_err(|error| no_proc(&error))?;
-            shared.records.read(&runner, &boot).map_err(|error| unreadable(&shared.records, &error))
+            shared.records.read(&runner, boot).map_err(|error| unreadable(&shared.records, &error))
         })
         .await
     }
@@ -352,5 +352,18 @@ fn unwritable(records: &Records, error: &io::Error) -> BackendError {
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BackendError::NoCapacity(text),
         _ => BackendError::Unavailable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configured_environment_values_are_not_shown() {
+        let env = BTreeMap::from([("TOKEN".to_owned(), "hush".to_owned())]);
+        let settings = Settings { command: vec![], working_dir: None, env, stop_grace: Duration::ZERO };
+        let shown = format!("{settings:?}");
+        assert!(shown.contains("TOKEN") && !shown.contains("hush"), "{shown}");
     }
 }

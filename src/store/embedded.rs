@@ -4,7 +4,7 @@
 //! flush of the write-ahead log serves them all, and a write that comes alone starts at once. Reads of inboxes have a
 //! thread of their own, so that no listing delays a delivery; neither waits for the writer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,10 +19,10 @@ use actors::port::store::{
 use actors::port::{Observation, Observer};
 use async_trait::async_trait;
 use rusqlite::Connection;
-use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
 mod dir;
+mod error;
 mod queue;
 mod read;
 mod schema;
@@ -30,6 +30,7 @@ mod write;
 mod writer;
 
 use dir::DataDir;
+pub use error::OpenError;
 use queue::{Queue, Refused};
 use read::{Found, Query};
 use write::{Failed, PRUNE_STEP, Place, Unreadable};
@@ -40,75 +41,11 @@ use crate::store::codec::CodecError;
 /// Most writes that may wait.
 const WRITES_MAX: usize = 8192;
 /// Most bytes that may wait to be written.
-const WRITES_BYTES_MAX: usize = 64 << 20;
+const WRITES_BYTES_MAX: usize = 32 << 20;
 /// Most reads that may wait, for each reading thread.
 const READS_MAX: usize = 8192;
 /// Unreadable entries that are moved in one step.
 const SET_ASIDE_STEP: usize = 256;
-
-/// Why a store could not be opened.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// The path is something else.
-    #[error("data_dir {} is not a directory: name another path", .0.display())]
-    NotADirectory(PathBuf),
-    /// The directory is missing and cannot be made.
-    #[error("cannot create data_dir {}: {source}: create it for this user or name another path", path.display())]
-    Create {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The directory, or a file in it, cannot be read and written.
-    #[error("cannot use {}: {source}: data_dir must be readable and writable for this user", path.display())]
-    Access {
-        /// The directory or file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Another process holds the directory.
-    #[error("data_dir {} is in use by {holder}: stop it, or give each its own data_dir", path.display())]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-        /// `process <id>`, as far as known.
-        holder: String,
-    },
-    /// A newer release wrote the database.
-    #[error(
-        "{} was written by a newer release (schema {found}, this one knows up to {known}): run that release, or move the file away to start empty",
-        path.display()
-    )]
-    Newer {
-        /// The database file.
-        path: PathBuf,
-        /// Its schema version.
-        found: u32,
-        /// The newest version that this release knows.
-        known: usize,
-    },
-    /// The file system cannot hold a write-ahead log.
-    #[error("{} cannot have a write-ahead log (journal mode stayed {mode}): use a local file system for data_dir", path.display())]
-    NoLog {
-        /// The database file.
-        path: PathBuf,
-        /// The mode that the file system allowed.
-        mode: String,
-    },
-    /// The database does not open, though it is not damaged.
-    #[error("cannot open {}: {source}", path.display())]
-    Database {
-        /// The database file.
-        path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// The system allows no more threads.
-    #[error("cannot start a thread for the store: {0}")]
-    Thread(std::io::Error),
-}
 
 /// The embedded store. Dropping it does what [`Store::close`] does, without waiting for it.
 pub struct Embedded {
@@ -271,15 +208,16 @@ impl Store for Embedded {
 
     async fn inbox(&self, group: &GroupName, after: Cursor, limit: usize) -> Result<Vec<InboxEntry>, StoreError> {
         self.timed("inbox", async {
-            let mut after = after;
+            let limit = limit.max(1);
+            let (mut entries, mut after) = (Vec::new(), after);
             loop {
-                let group = group.clone();
-                let (entries, last) =
-                    self.find_and_tell(&self.inboxes, move |db| read::inbox(db, &group, after, limit)).await?;
-                if !entries.is_empty() || last == after {
+                let (group, left) = (group.clone(), limit - entries.len());
+                let portion = self.find_and_tell(&self.inboxes, move |db| read::inbox(db, &group, after, left)).await?;
+                entries.extend(portion.entries);
+                if portion.complete || entries.len() >= limit {
                     return Ok(entries);
                 }
-                after = last;
+                after = portion.last;
             }
         })
         .await

@@ -165,8 +165,10 @@ pub struct Runner {
     /// Tries in a row that failed in this state.
     pub retries: u32,
     /// Whether a call of its creation is out; nothing is removed before that came back.
+    #[serde(default)]
     pub call_pending: bool,
     /// Listings in a row that contradicted its state.
+    #[serde(default)]
     pub missed: u32,
     /// The last error, in words.
     pub error: Option<String>,

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, geteuid};
@@ -56,8 +57,13 @@ pub(super) struct Seen {
 }
 
 /// The identity of this run of the kernel: pids and start times mean nothing beyond it.
-pub(super) fn boot_id() -> io::Result<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
+pub(super) fn boot_id() -> io::Result<&'static str> {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(known) = BOOT.get() {
+        return Ok(known);
+    }
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(BOOT.get_or_init(|| text.trim().to_owned()))
 }
 
 /// The process that has `pid` now; none when there is none.

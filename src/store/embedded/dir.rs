@@ -15,7 +15,7 @@ const LOCK_FILE: &str = "lock";
 /// The directory, held by this process until dropped.
 pub(super) struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -47,7 +47,7 @@ impl DataDir {
         }
         // The process id is a courtesy to whoever is refused: the lock holds without it, also on a full disk.
         let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
-        Ok(Self { path: path.to_owned(), _lock: file })
+        Ok(Self { path: path.to_owned(), lock: file })
     }
 
     /// The path of a file in the directory.
@@ -58,6 +58,14 @@ impl DataDir {
     /// Flushes the directory itself, so that files made in it survive a loss of power.
     pub(super) fn sync(&self) -> std::io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // Closing the file is not enough at once: a process that is just being started may hold a copy of it until it
+        // runs its own program.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 

@@ -76,28 +76,43 @@ impl<T> Found<T> {
     }
 }
 
-/// The next entries of an inbox, and the last place that was looked at.
+/// A part of an inbox.
+pub(super) struct Portion {
+    /// What could be read.
+    pub(super) entries: Vec<InboxEntry>,
+    /// The last place that was looked at.
+    pub(super) last: Cursor,
+    /// Whether everything up to there could be read.
+    pub(super) complete: bool,
+}
+
+/// The next entries of an inbox.
 pub(super) fn inbox(
     db: &Connection,
     group: &GroupName,
     after: Cursor,
     limit: usize,
-) -> Result<Found<(Vec<InboxEntry>, Cursor)>, rusqlite::Error> {
-    let mut found = Found { value: (Vec::new(), after), unreadable: Vec::new() };
+) -> Result<Found<Portion>, rusqlite::Error> {
+    let portion = Portion { entries: Vec::new(), last: after, complete: true };
+    let mut found = Found { value: portion, unreadable: Vec::new() };
     let mut statement = db.prepare_cached(INBOX)?;
-    let mut rows = statement.query(params![group.as_str(), cursor_key(after), count(limit.max(1))])?;
+    let mut rows = statement.query(params![group.as_str(), cursor_key(after), count(limit)])?;
     while let Some(row) = rows.next()? {
         let place: i64 = row.get(1)?;
         let cursor = Cursor(place.cast_unsigned());
-        found.value.1 = cursor;
+        found.value.last = cursor;
         let delivery: Option<Delivery> =
             found.decode(row.get_ref(0)?, Some(group.as_str().to_owned()), Place::Inbox(place));
         let known = match row.get_ref(3)? {
             ValueRef::Null => None,
             body => found.decode(body, row.get(4)?, Place::Job(row.get(5)?)),
         };
-        if let Some(delivery) = delivery {
-            found.value.0.push(InboxEntry { cursor, delivery, assigned: row.get(2)?, known });
+        match delivery {
+            Some(delivery) => {
+                let entry = InboxEntry { cursor, delivery, assigned: row.get(2)?, known };
+                found.value.entries.push(entry);
+            }
+            None => found.value.complete = false,
         }
     }
     Ok(found)

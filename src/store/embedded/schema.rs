@@ -72,8 +72,7 @@ CREATE TABLE set_aside (
   grp TEXT, reason TEXT NOT NULL, body BLOB
 ) STRICT;
 
-CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL) STRICT;
-INSERT INTO probe VALUES (1, 0);
+CREATE TABLE probe (id INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
 "];
 
 /// Opens, and where needed makes or migrates, the database of a directory.

@@ -16,6 +16,8 @@ use crate::store::codec::{self, CodecError};
 
 /// Most rows of one table that one step of pruning deletes.
 pub(super) const PRUNE_STEP: u32 = 1000;
+/// Size of the write that a probe tries.
+const PROBE_BYTES: u32 = 64 << 10;
 /// Most entries that `set_aside` keeps; the oldest go.
 const SET_ASIDE_MAX: u32 = 1000;
 /// Most bytes kept of an entry that was set aside.
@@ -295,9 +297,9 @@ pub(super) fn acquire(db: &Connection, group: &GroupName) -> Result<FencingToken
     Ok(FencingToken(token.cast_unsigned()))
 }
 
-/// Writes something small.
+/// Writes more than a delivery needs, over what the last probe wrote.
 pub(super) fn probe(db: &Connection) -> Result<(), Failed> {
-    db.prepare_cached("UPDATE probe SET count = count + 1")?.execute([])?;
+    db.prepare_cached("INSERT OR REPLACE INTO probe (id, body) VALUES (1, randomblob(?1))")?.execute([PROBE_BYTES])?;
     Ok(())
 }
 

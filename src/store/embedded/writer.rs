@@ -110,7 +110,7 @@ impl Writer {
                 tracing::info!(file = %self.path.display(), "the store can be written again");
             }
             for operation in batch {
-                operation.finish(outcome.as_ref().map(|()| ()));
+                operation.finish(outcome.as_ref().copied());
             }
         }
     }

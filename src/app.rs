@@ -1,0 +1,259 @@
+//! The wiring: the only file that names concrete adapters together.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::actor::directory::Directory;
+use actors::actor::effect::World;
+use actors::actor::front::Front;
+use actors::actor::listings::Listings;
+use actors::actor::supervisor::{GroupSpec, Service, System, SystemSpec};
+use actors::port::backend::Owner;
+use actors::port::store::Horizon;
+use actors::port::{Backend, Clock, Store};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::{base, process};
+use crate::clock::SystemClock;
+use crate::config::BackendSettings;
+use crate::config::{Config, GitHubCredential, GroupConfig};
+use crate::http::auth::{ApiKey, Role, ensure_admin_key};
+use crate::metrics::Metrics;
+use crate::store::embedded::Embedded;
+use crate::{config, github, http};
+
+/// How long delivery ids are remembered, as long as github.com keeps its own history.
+const KEEP_DELIVERIES: Duration = Duration::from_secs(3 * 24 * 3600);
+/// How long runners that are gone can be looked at.
+const KEEP_RUNNERS: Duration = Duration::from_secs(24 * 3600);
+/// How often what is past its time is forgotten.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// Why the service could not start, in one line, with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration asks for something that is not there.
+    #[error("{0}")]
+    Config(String),
+    /// Something of the machine does not allow it.
+    #[error("{0}")]
+    System(String),
+}
+
+/// The running service.
+pub struct App {
+    /// Where it listens.
+    pub address: SocketAddr,
+    system: System,
+    store: Arc<dyn Store>,
+    pruning: JoinHandle<()>,
+    grace: Duration,
+}
+
+impl App {
+    /// Starts the service. When this returns, webhooks are taken.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        if config.redis_url.is_some() {
+            return Err(StartError::Config(
+                "redis_url: this version keeps its state in the embedded store only: remove the key, and set data_dir"
+                    .to_owned(),
+            ));
+        }
+        if let Some(errors) = config.unavailable_backends() {
+            return Err(StartError::Config(errors.to_string()));
+        }
+        let metrics = Arc::new(Metrics::new().map_err(|error| StartError::System(format!("metrics: {error}")))?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = open_store(&config, &metrics).await?;
+        let listener = listen(config.listen)?;
+        let address = listener.local_addr().map_err(|error| StartError::System(format!("listen: {error}")))?;
+        let github = github(&config, &metrics)?;
+
+        let groups: Vec<GroupSpec> = config.groups.iter().map(|group| group_spec(&config, group)).collect();
+        let directory = Directory::new(groups.iter().map(|group| Arc::clone(&group.settings)));
+        let front = Front {
+            directory: directory.clone(),
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            observer: metrics.clone(),
+        };
+        let world = World {
+            listings: Arc::new(Listings::new(github.clone(), Arc::clone(&clock))),
+            github,
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            observer: metrics.clone(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        };
+        let pruning = tokio::spawn(prune(Arc::clone(&store), Arc::clone(&clock), config.job_retention));
+        let front = http_service(&config, front, metrics, listener)?;
+        let spec = SystemSpec { manager: config.name.clone(), world, directory, groups, services: vec![front] };
+        let system = System::start(spec).await.map_err(|error| StartError::System(error.to_string()))?;
+        Ok(Self { address, system, store, pruning, grace: config.shutdown_grace })
+    }
+
+    /// Waits until it cannot go on, and says why.
+    pub async fn failed(&mut self) -> String {
+        self.system.failed().await
+    }
+
+    /// Stops within the configured grace: no further webhooks, what is in flight finishes or is saved. Runners go on.
+    /// Says whether all finished in time; the next start recovers what did not.
+    pub async fn stop(self) -> bool {
+        self.pruning.abort();
+        let in_time = self.system.stop(self.grace).await;
+        self.store.close().await;
+        in_time
+    }
+}
+
+async fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Store>, StartError> {
+    let (dir, observer) = (config.data_dir.clone(), metrics.clone());
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, observer)).await;
+    match opened {
+        Ok(Ok(store)) => Ok(Arc::new(store)),
+        Ok(Err(error)) => Err(StartError::System(error.to_string())),
+        Err(error) => Err(StartError::System(format!("opening the store failed: {error}"))),
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let explain = |error: io::Error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => ": another program uses this port; stop it or set `listen` to another one",
+            io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege; set `listen` to a higher one",
+            io::ErrorKind::AddrNotAvailable => {
+                ": no network interface has this address; set `listen` to one that exists"
+            }
+            _ => "",
+        };
+        StartError::System(format!("cannot listen on {address}: {error}{advice}"))
+    };
+    let listener = TcpListener::bind(address).map_err(explain)?;
+    listener.set_nonblocking(true).map_err(explain)?;
+    Ok(listener)
+}
+
+fn github(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<github::Client>, StartError> {
+    let credential = match &config.github_credential {
+        GitHubCredential::Token(token) => github::Credential::Token(token.duplicate()),
+        GitHubCredential::App { app_id, private_key, installation_id } => github::Credential::App {
+            app_id: *app_id,
+            private_key: private_key.duplicate(),
+            installation_id: *installation_id,
+        },
+    };
+    let settings = github::Settings::new(&config.github_base_url, credential);
+    let client =
+        github::Client::new(settings, metrics.clone()).map_err(|error| StartError::Config(error.to_string()))?;
+    Ok(Arc::new(client))
+}
+
+fn group_spec(config: &Config, group: &GroupConfig) -> GroupSpec {
+    let owner = Owner { manager: config.name.clone(), group: group.settings.name.clone() };
+    let backend: Arc<dyn Backend> = match &group.backend {
+        BackendSettings::Process { command, working_dir, env, stop_grace } => {
+            let settings = process::Settings {
+                command: command.clone(),
+                working_dir: working_dir.clone(),
+                env: env.clone(),
+                stop_grace: *stop_grace,
+            };
+            Arc::new(process::Process::new(settings, config.data_dir.join("process"), owner))
+        }
+        // Refused before: `App::start` looks at `unavailable_backends` first.
+        BackendSettings::Base | BackendSettings::Unavailable { .. } => Arc::new(base::Base::new(owner)),
+    };
+    GroupSpec { settings: Arc::new(group.settings.clone()), backend }
+}
+
+fn http_service(
+    config: &Config,
+    front: Front,
+    metrics: Arc<Metrics>,
+    listener: TcpListener,
+) -> Result<Service, StartError> {
+    let mut keys: Vec<ApiKey> = config
+        .api_keys
+        .iter()
+        .map(|key| ApiKey {
+            name: key.name.clone(),
+            role: match key.role {
+                config::Role::Viewer => Role::Viewer,
+                config::Role::Admin => Role::Admin,
+            },
+            key: key.key.duplicate(),
+        })
+        .collect();
+    if keys.is_empty() {
+        let key = ensure_admin_key(&config.data_dir).map_err(|error| {
+            let dir = config.data_dir.display();
+            StartError::System(format!("cannot read or make the admin key in {dir}: {error}"))
+        })?;
+        keys.push(ApiKey { name: "admin.key".to_owned(), role: Role::Admin, key });
+    }
+    let args = http::Args {
+        listener: Arc::new(listener),
+        front,
+        settings: Arc::new(http::Settings {
+            webhook_secret: config.github_webhook_secret.as_ref().map(|secret| secret.duplicate()),
+            keys,
+            metrics_public: config.metrics_public,
+            render_metrics: Arc::new(move || metrics.render()),
+            version: env!("CARGO_PKG_VERSION"),
+            limits: http::Limits::default(),
+        }),
+        shutdown_grace: config.shutdown_grace,
+    };
+    Ok(Service { name: "http", start: Arc::new(move |supervisor| Box::pin(http::spawn(args.clone(), supervisor))) })
+}
+
+async fn prune(store: Arc<dyn Store>, clock: Arc<dyn Clock>, keep_jobs: Duration) {
+    let mut ticks = tokio::time::interval(PRUNE_EVERY);
+    loop {
+        ticks.tick().await;
+        let now = clock.now();
+        let before = Horizon { deliveries: now - KEEP_DELIVERIES, jobs: now - keep_jobs, runners: now - KEEP_RUNNERS };
+        if let Err(error) = store.prune(before).await {
+            tracing::warn!(%error, "cannot forget what is past its time, trying again");
+        }
+    }
+}
+
+/// A configuration for the demo: one group of processes that run `command`.
+#[must_use]
+pub fn demo_config(name: &str, data_dir: &str, request: &crate::demo::ServiceRequest, command: &[String]) -> String {
+    let mut text = String::new();
+    // JSON is YAML, and needs no care with quoting.
+    let value = serde_json::json!({
+        "name": name,
+        "listen": "127.0.0.1:0",
+        "data_dir": data_dir,
+        "github_base_url": request.github_url,
+        "github_token": request.token.expose(),
+        "github_webhook_secret": request.webhook_secret.expose(),
+        "healthcheck_interval": "5s",
+        "idle_timeout": "2s",
+        "shutdown_grace": "10s",
+        "runner_groups": [{
+            "name": "demo",
+            "organization": request.organization,
+            "labels": request.labels,
+            "min": 0,
+            "max": request.max,
+            "time_to_start": "30s",
+            "backend": { "name": "process", "instance_config": { "command": command, "stop_grace": "2s" } },
+        }],
+    });
+    let _ = write!(text, "{value}");
+    text
+}

@@ -1,0 +1,237 @@
+//! What a configuration means, in words: the text of `runner-manager check`.
+
+use std::fmt::Write as _;
+
+use actors::model::settings::GroupSettings;
+
+use crate::config::duration::show;
+use crate::config::{BackendSettings, Config, GitHubCredential, GroupConfig};
+
+/// Shortest secret that does not draw a warning, in bytes.
+const SECRET_MIN: usize = 16;
+
+/// The configuration in words, with warnings and without secrets. Ends with a line break.
+#[must_use]
+pub fn describe(config: &Config) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, value: String| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{label:<14}{value}");
+    };
+    line("manager", format!("{}, listening on {}", config.name, config.listen));
+    line("github", format!("{}, by {}", config.github_base_url, credential(&config.github_credential)));
+    line("webhooks", webhooks(config));
+    line("admin api", admin_api(config));
+    line(
+        "store",
+        match config.redis_url {
+            Some(_) => "Redis".to_owned(),
+            None => format!("embedded, in {}", config.data_dir.display()),
+        },
+    );
+    line("logs", format!("{}, {}", config.log_level.as_str(), config.log_format.as_str()));
+    line(
+        "times",
+        format!(
+            "health check every {}, finished jobs kept {}, shutdown within {}",
+            show(config.healthcheck_interval),
+            show(config.job_retention),
+            show(config.shutdown_grace)
+        ),
+    );
+    if !config.overrides.is_empty() {
+        line("environment", format!("overrides the file: {}", config.overrides.join(", ")));
+    }
+    line("groups", config.groups.len().to_string());
+    for group in &config.groups {
+        describe_group(group, &mut text);
+    }
+    if let Some(errors) = config.unavailable_backends() {
+        text.push_str("\nerrors\n");
+        for error in errors.iter() {
+            let _ = writeln!(text, "  {error}");
+        }
+    }
+    let warnings = warnings(config);
+    if !warnings.is_empty() {
+        text.push_str("\nwarnings\n");
+        for warning in warnings {
+            let _ = writeln!(text, "  {warning}");
+        }
+    }
+    text
+}
+
+fn credential(credential: &GitHubCredential) -> String {
+    match credential {
+        GitHubCredential::Token(_) => "a personal access token".to_owned(),
+        GitHubCredential::App { app_id, installation_id: Some(id), .. } => {
+            format!("GitHub App {app_id}, installation {id}")
+        }
+        GitHubCredential::App { app_id, installation_id: None, .. } => {
+            format!("GitHub App {app_id}, its installation found for each organization")
+        }
+    }
+}
+
+fn webhooks(config: &Config) -> String {
+    match config.github_webhook_secret {
+        Some(_) => "signatures verified".to_owned(),
+        None => "signatures NOT verified".to_owned(),
+    }
+}
+
+fn admin_api(config: &Config) -> String {
+    let metrics = if config.metrics_public { "metrics without a key" } else { "metrics with a key" };
+    if config.api_keys.is_empty() {
+        let file = config.data_dir.join("admin.key");
+        return format!("key made at the first start, in {}; {metrics}", file.display());
+    }
+    let keys: Vec<String> = config.api_keys.iter().map(|key| format!("{} ({})", key.name, key.role.as_str())).collect();
+    format!("keys {}; {metrics}", keys.join(", "))
+}
+
+fn describe_group(group: &GroupConfig, text: &mut String) {
+    let settings = &group.settings;
+    let _ = writeln!(text, "\ngroup {}", settings.name);
+    let mut line = |label: &str, value: String| {
+        let _ = writeln!(text, "  {label:<12}{value}");
+    };
+    line("serves", serves(settings));
+    line("runs-on", format!("[{}]", settings.runner_labels().join(", ")));
+    line("runners", format!("min {}, max {}, priority {}", settings.min, settings.max, settings.priority));
+    line(
+        "times",
+        format!(
+            "online within {}, lives at most {}, idle at most {}",
+            show(settings.time_to_start),
+            show(settings.time_to_live),
+            show(settings.idle_timeout)
+        ),
+    );
+    for (label, script) in
+        [("before jobs", &settings.job_started_script), ("after jobs", &settings.job_completed_script)]
+    {
+        if !script.is_empty() {
+            line(label, "a script".to_owned());
+        }
+    }
+    line("backend", backend(&group.backend));
+    line(
+        "limits",
+        format!(
+            "{} calls at once, create within {}, delete within {}",
+            settings.max_concurrency,
+            show(settings.create_timeout),
+            show(settings.delete_timeout)
+        ),
+    );
+}
+
+fn serves(settings: &GroupSettings) -> String {
+    let mut text = settings.scope.to_string();
+    if !settings.selected_repository_ids.is_empty() {
+        let ids: Vec<String> = settings.selected_repository_ids.iter().map(ToString::to_string).collect();
+        let _ = write!(text, ", only repositories {}", ids.join(", "));
+    }
+    if !settings.allows_public_repositories {
+        text.push_str(", no public repositories");
+    }
+    if settings.restricted_to_workflows {
+        let _ = write!(text, ", only workflows {}", settings.selected_workflows.join(", "));
+    }
+    text
+}
+
+/// The backend, without arguments and values, which may be secrets.
+fn backend(backend: &BackendSettings) -> String {
+    match backend {
+        BackendSettings::Base => "base: instances in memory, no runner is really started".to_owned(),
+        BackendSettings::Process { command, working_dir, env, stop_grace } => {
+            let mut text = format!("process: {}", command.first().map_or("", String::as_str));
+            if let Some(dir) = working_dir {
+                let _ = write!(text, " in {}", dir.display());
+            }
+            if !env.is_empty() {
+                let names: Vec<&str> = env.keys().map(String::as_str).collect();
+                let _ = write!(text, ", with {}", names.join(", "));
+            }
+            let _ = write!(text, ", killed {} after SIGTERM", show(*stop_grace));
+            text
+        }
+        BackendSettings::Unavailable { name } => format!("{name}: NOT available in this version"),
+    }
+}
+
+/// What is allowed and probably not meant; without secrets.
+#[must_use]
+pub fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    match &config.github_webhook_secret {
+        None => warnings.push(
+            "webhooks are not verified: whoever reaches the port can ask for runners; set github_webhook_secret"
+                .to_owned(),
+        ),
+        Some(secret) if secret.expose().len() < SECRET_MIN => {
+            warnings.push(format!("github_webhook_secret is shorter than {SECRET_MIN} characters"));
+        }
+        Some(_) => {}
+    }
+    for key in &config.api_keys {
+        if key.key.expose().len() < SECRET_MIN {
+            warnings.push(format!("the API key {:?} is shorter than {SECRET_MIN} characters", key.name));
+        }
+    }
+    if insecure(&config.github_base_url) {
+        warnings.push(format!(
+            "{} is not https: the GitHub credential crosses the network in clear",
+            config.github_base_url
+        ));
+    }
+    for key in &config.ineffective {
+        warnings.push(format!("{key} is accepted, as in the Python original, and has no effect"));
+    }
+    if config.groups.is_empty() {
+        warnings.push("there are no runner groups: no job will be served".to_owned());
+    }
+    for group in &config.groups {
+        group_warnings(group, &mut warnings);
+    }
+    warnings
+}
+
+/// Whether a URL is neither https nor of this host.
+fn insecure(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return true };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let local = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+    url.scheme() != "https" && !local
+}
+
+fn group_warnings(group: &GroupConfig, warnings: &mut Vec<String>) {
+    let settings = &group.settings;
+    let mut warn = |what: String| warnings.push(format!("group {}: {what}", settings.name));
+    if matches!(group.backend, BackendSettings::Process { .. }) && settings.allows_public_repositories {
+        warn(
+            "jobs of public repositories, also from forks, run as processes of this host; \
+              set allows_public_repositories: false unless that is meant"
+                .to_owned(),
+        );
+    }
+    if !settings.selected_workflows.is_empty() && !settings.restricted_to_workflows {
+        warn("selected_workflows has no effect without restricted_to_workflows: true".to_owned());
+    }
+    if settings.create_timeout > settings.time_to_start {
+        warn(format!(
+            "create_timeout {} is longer than time_to_start {}, which ends first",
+            show(settings.create_timeout),
+            show(settings.time_to_start)
+        ));
+    }
+    if settings.time_to_live.as_secs() < 3_600 {
+        warn(format!("jobs that take longer than time_to_live {} are cut off", show(settings.time_to_live)));
+    }
+    if settings.max_concurrency == 1 && settings.max > 1 {
+        warn(format!("max_concurrency 1: up to {} runners are created one after another", settings.max));
+    }
+}

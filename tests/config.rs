@@ -1,0 +1,371 @@
+//! The configuration: the examples, what each key means, and what each error says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
+
+#[path = "config/errors.rs"]
+mod errors;
+#[path = "config/schema.rs"]
+mod schema;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use actors::model::settings::{Arch, Os, Scope};
+use runner_manager::check;
+use runner_manager::config::{self, BackendSettings, Config, ConfigErrors, GitHubCredential, LogLevel, Role};
+
+fn none(_: &str) -> Option<String> {
+    None
+}
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    config::parse(text, "config.yaml", &none)
+}
+
+fn parse_with(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let env: BTreeMap<String, String> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    config::parse(text, "config.yaml", &|name| env.get(name).cloned())
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+}
+
+const HEAD: &str = "github_token: t\ngithub_webhook_secret: a-secret-of-some-length\n";
+
+/// A configuration with one group with these lines in it.
+fn group(lines: &str) -> String {
+    let mut text = format!("{HEAD}runner_groups:\n- name: octo\n  labels: []\n");
+    for line in lines.lines() {
+        text.push_str(&format!("  {line}\n"));
+    }
+    text
+}
+
+const REST: &str = "organization: octo-org\nbackend: {name: base}";
+
+#[test]
+fn a_configuration_can_be_shared_between_threads() {
+    fn shareable<T: Send + Sync + 'static>() {}
+    shareable::<Config>();
+    shareable::<ConfigErrors>();
+}
+
+#[test]
+fn every_example_loads() {
+    for name in ["minimal.yaml", "base.yaml", "process.yaml", "full.yaml"] {
+        let config = config::load(Some(&example(name)), &none).unwrap_or_else(|error| panic!("{name}:\n{error}"));
+        assert!(config.unavailable_backends().is_none(), "{name}");
+        assert!(!config.groups.is_empty(), "{name}");
+    }
+    let files: BTreeSet<String> =
+        std::fs::read_dir(example("")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    let tested = [
+        "README.md",
+        "backends.yaml",
+        "base.yaml",
+        "full.yaml",
+        "minimal.yaml",
+        "process.yaml",
+        "python-original.yaml",
+    ];
+    assert_eq!(files.iter().map(String::as_str).collect::<Vec<_>>(), tested);
+}
+
+#[test]
+fn a_file_of_the_python_original_is_accepted_and_what_is_missing_is_said() {
+    let config = config::load(Some(&example("python-original.yaml")), &none).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.healthcheck_interval, Duration::from_secs(900));
+    assert_eq!(config.timeout_runner, Duration::from_secs(900));
+    assert_eq!(config.time_to_live, Duration::from_secs(43_200));
+    assert_eq!(config.redis_url.as_ref().unwrap().expose(), "redis://redis:6379/0");
+    assert!(matches!(
+        &config.github_credential,
+        GitHubCredential::App { app_id: 123_456, installation_id: Some(7_654_321), private_key } if private_key.expose().contains("BEGIN RSA")
+    ));
+    let gcloud = &config.groups[2];
+    assert_eq!((gcloud.settings.min, gcloud.settings.max), (2, 50));
+    assert_eq!(gcloud.backend, BackendSettings::Unavailable { name: "gcloud" });
+    assert_eq!(config.groups[0].backend, BackendSettings::Base);
+    assert!(config.groups[0].settings.labels.iter().all(|label| label != "self-hosted"));
+    let unavailable = config.unavailable_backends().unwrap();
+    let names: Vec<String> = unavailable.iter().map(|error| error.key.clone()).collect();
+    assert_eq!(names, (1..7).map(|i| format!("runner_groups[{i}].backend.name")).collect::<Vec<_>>());
+    assert_eq!(
+        unavailable.iter().next().unwrap().message,
+        "found \"docker\", a backend that is not available in this version, expected one of base, process"
+    );
+    assert!(matches!(unavailable.iter().next().unwrap().place, config::Place::File { line: 34, column: 11, .. }));
+}
+
+#[test]
+fn the_python_originals_defaults_are_the_defaults() {
+    let config = parse(&group(REST)).unwrap();
+    assert_eq!(config.name.as_str(), "runner-manager");
+    assert_eq!(config.listen, "127.0.0.1:8000".parse().unwrap());
+    assert_eq!(config.log_level, LogLevel::Info);
+    assert_eq!(config.log_format, config::LogFormat::Text);
+    assert_eq!(config.data_dir, Path::new("./data"));
+    assert_eq!(config.github_base_url, "https://api.github.com");
+    assert!(config.redis_url.is_none() && config.api_keys.is_empty() && config.metrics_public);
+    assert!(!config.allow_unsigned_webhooks);
+    let times = [
+        (config.shutdown_grace, 30),
+        (config.job_retention, 7 * 86_400),
+        (config.healthcheck_interval, 900),
+        (config.timeout_runner, 900),
+        (config.time_to_live, 43_200),
+        (config.idle_timeout, 300),
+    ];
+    for (found, expected) in times {
+        assert_eq!(found, Duration::from_secs(expected));
+    }
+    let group = &config.groups[0].settings;
+    assert_eq!((group.min, group.max, group.priority), (0, 20, 0));
+    assert_eq!((group.os, group.arch), (Os::Linux, Arch::X64));
+    assert!(group.allows_public_repositories && !group.restricted_to_workflows);
+    assert!(group.selected_repository_ids.is_empty() && group.selected_workflows.is_empty());
+    assert_eq!((group.job_started_script.as_str(), group.job_completed_script.as_str()), ("", ""));
+    assert_eq!(group.time_to_start, Duration::from_secs(900));
+    assert_eq!(group.time_to_live, Duration::from_secs(43_200));
+    assert_eq!(group.idle_timeout, Duration::from_secs(300));
+    assert_eq!((group.backend, group.max_concurrency), ("base", 16));
+    assert_eq!((group.create_timeout, group.delete_timeout), (Duration::from_secs(300), Duration::from_secs(300)));
+}
+
+#[test]
+fn every_key_of_a_group_reaches_its_setting() {
+    let text = r#"
+name: fleet-1
+listen: "[::1]:9000"
+log_level: debug
+log_format: json
+data_dir: /var/lib/rm
+redis_url: rediss://user:pw@redis/1
+github_base_url: https://ghes.example/api/v3/
+github_app_id: "7"
+github_private_key: "-----BEGIN PRIVATE KEY-----\\nabc\\n-----END PRIVATE KEY-----"
+allow_unsigned_webhooks: yes
+api_key: first-key
+api_keys: [{name: grafana, role: viewer, key: second-key}]
+metrics_public: false
+shutdown_grace: 0
+job_retention: 1d
+healthcheck_interval: 60
+timeout_runner: 61
+time_to_live: 62
+idle_timeout: 63
+runner_groups:
+- name: one
+  repository: Octo-Org/App.x
+  labels: [Big, 22.04, big, self-hosted]
+  min: 1
+  max: 1_000
+  priority: -5
+  os: win
+  arch: arm64
+  allows_public_repositories: off
+  selected_repository_ids: [3, 2, 3]
+  restricted_to_workflows: true
+  selected_workflows: [o/a/.github/workflows/ci.yml@main]
+  job_started_script: before
+  job_completed_script: after
+  backend: {name: process, max_concurrency: 3, create_timeout: 4s, delete_timeout: 5s, instance_config: {command: [run, 7], working_dir: /w, env: {A: true, B: 1.10}, stop_grace: 6s}}
+- name: two
+  enterprise: octo
+  labels: []
+  time_to_start: 1s
+  time_to_live: 2s
+  idle_timeout: 0
+  backend: {name: base}
+"#;
+    let config = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.name.as_str(), "fleet-1");
+    assert_eq!(config.listen, "[::1]:9000".parse().unwrap());
+    assert_eq!((config.log_level, config.log_format), (LogLevel::Debug, config::LogFormat::Json));
+    assert_eq!(config.data_dir, Path::new("/var/lib/rm"));
+    assert_eq!(config.redis_url.as_ref().unwrap().expose(), "rediss://user:pw@redis/1");
+    assert_eq!(config.github_base_url, "https://ghes.example/api/v3");
+    let GitHubCredential::App { app_id: 7, installation_id: None, private_key } = &config.github_credential else {
+        panic!("{:?}", config.github_credential)
+    };
+    assert_eq!(private_key.expose(), "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----");
+    assert!(config.allow_unsigned_webhooks && config.github_webhook_secret.is_none());
+    let keys: Vec<_> = config.api_keys.iter().map(|k| (k.name.as_str(), k.role, k.key.expose())).collect();
+    assert_eq!(keys, [("default", Role::Admin, "first-key"), ("grafana", Role::Viewer, "second-key")]);
+    assert!(!config.metrics_public);
+    let one = &config.groups[0].settings;
+    assert_eq!(one.scope, Scope::Repository { owner: "Octo-Org".to_owned(), name: "App.x".to_owned() });
+    assert_eq!(one.labels, ["big", "22.04"]);
+    assert_eq!((one.min, one.max, one.priority), (1, 1_000, -5));
+    assert_eq!((one.os, one.arch), (Os::Windows, Arch::Arm64));
+    assert!(!one.allows_public_repositories && one.restricted_to_workflows);
+    assert_eq!(one.selected_repository_ids.iter().map(|id| id.0).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(one.selected_workflows, ["o/a/.github/workflows/ci.yml@main"]);
+    assert_eq!((one.job_started_script.as_str(), one.job_completed_script.as_str()), ("before", "after"));
+    let seconds = [
+        (config.shutdown_grace, 0),
+        (config.job_retention, 86_400),
+        (config.healthcheck_interval, 60),
+        (one.healthcheck_interval, 60),
+        (one.time_to_start, 61),
+        (one.time_to_live, 62),
+        (one.idle_timeout, 63),
+        (one.create_timeout, 4),
+        (one.delete_timeout, 5),
+    ];
+    for (index, (found, expected)) in seconds.into_iter().enumerate() {
+        assert_eq!(found, Duration::from_secs(expected), "{index}");
+    }
+    assert_eq!((one.backend, one.max_concurrency), ("process", 3));
+    assert_eq!(
+        config.groups[0].backend,
+        BackendSettings::Process {
+            command: vec!["run".to_owned(), "7".to_owned()],
+            working_dir: Some("/w".into()),
+            env: [("A", "true"), ("B", "1.10")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            stop_grace: Duration::from_secs(6),
+        }
+    );
+    let two = &config.groups[1].settings;
+    assert_eq!(two.scope, Scope::Enterprise("octo".to_owned()));
+    assert_eq!(
+        (two.time_to_start, two.time_to_live, two.idle_timeout),
+        (Duration::from_secs(1), Duration::from_secs(2), Duration::ZERO)
+    );
+}
+
+#[test]
+fn anchors_merge_keys_and_yaml_1_1_habits_work() {
+    let text = format!(
+        "{HEAD}runner_groups:\n- &base\n  name: a\n  organization: o\n  labels: [no]\n  max: 3\n  backend: &b {{name: base}}\n- <<: *base\n  name: b\n  labels: [yes]\n  backend: *b\n"
+    );
+    let config = parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.groups[1].settings.max, 3);
+    assert_eq!(config.groups[1].settings.labels, ["yes"]);
+    assert_eq!(config.groups[0].settings.labels, ["no"]);
+}
+
+#[test]
+fn what_the_original_leaves_empty_counts_as_absent() {
+    let text = format!(
+        "{}github_app_id: 0\ngithub_private_key: \"\"\ngithub_installation_id: 0\napi_key:\nredis_om_url: null\n",
+        group(REST)
+    );
+    let config = parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    assert!(matches!(config.github_credential, GitHubCredential::Token(_)));
+    assert!(config.api_keys.is_empty() && config.redis_url.is_none());
+}
+
+#[test]
+fn variables_win_over_the_file_and_empty_ones_do_not_count() {
+    let text = format!("listen: 127.0.0.1:1\nredis_url: redis://file/0\nname: from-file\n{}", group(REST));
+    let env = [
+        ("LISTEN", "127.0.0.1:2"),
+        ("REDIS_OM_URL", "redis://variable/0"),
+        ("NAME", ""),
+        ("METRICS_PUBLIC", "0"),
+        ("IDLE_TIMEOUT", "1h"),
+        ("GITHUB_TOKEN", "from-variable"),
+        ("LOG_LEVEL_FILE", "/nonexistent"),
+        ("log_level", "ERROR"),
+        ("API_KEYS", r#"[{"name": "ci", "role": "admin", "key": "k"}]"#),
+    ];
+    let config = parse_with(&text, &env).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.listen.port(), 2);
+    assert_eq!(config.redis_url.as_ref().unwrap().expose(), "redis://variable/0");
+    assert_eq!(config.name.as_str(), "from-file");
+    assert!(!config.metrics_public);
+    assert_eq!(config.groups[0].settings.idle_timeout, Duration::from_secs(3_600));
+    assert!(matches!(&config.github_credential, GitHubCredential::Token(token) if token.expose() == "from-variable"));
+    assert_eq!(config.log_level, LogLevel::Info);
+    assert_eq!(config.api_keys[0].name, "ci");
+    let overrides: BTreeSet<&str> = config.overrides.iter().map(String::as_str).collect();
+    assert_eq!(
+        overrides,
+        ["API_KEYS", "GITHUB_TOKEN", "IDLE_TIMEOUT", "LISTEN", "METRICS_PUBLIC", "REDIS_OM_URL"].into()
+    );
+}
+
+#[test]
+fn the_environment_alone_can_be_the_configuration() {
+    let groups = r#"[{"name": "octo", "organization": "octo-org", "labels": ["a"], "backend": {"name": "base"}}]"#;
+    let env = [("GITHUB_TOKEN", "t"), ("ALLOW_UNSIGNED_WEBHOOKS", "true"), ("RUNNER_GROUPS", groups)];
+    let env: BTreeMap<&str, &str> = env.into();
+    let config = config::load(None, &|name| env.get(name).map(|v| (*v).to_owned())).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.groups[0].settings.name.as_str(), "octo");
+}
+
+#[test]
+fn secrets_come_from_files_without_their_last_line_break() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (token, webhook) = (file("token", "from-file\n"), file("webhook", "hook\r\n"));
+    let env = [("GITHUB_TOKEN_FILE", token.as_str()), ("GITHUB_WEBHOOK_SECRET_FILE", webhook.as_str())];
+    let config = parse_with(&group(REST), &env).unwrap_or_else(|e| panic!("{e}"));
+    assert!(matches!(&config.github_credential, GitHubCredential::Token(token) if token.expose() == "from-file"));
+    assert_eq!(config.github_webhook_secret.unwrap().expose(), "hook");
+
+    let (empty, binary, large) = (file("empty", "\n"), dir.path().join("binary"), file("large", &"x".repeat(70_000)));
+    std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+    for (path, message) in [
+        (empty, "found an empty file, expected a secret"),
+        (binary.display().to_string(), "found bytes that are not UTF-8, expected text"),
+        (large, "found more than 65536 bytes, expected a secret"),
+        ("/nonexistent/secret".to_owned(), "cannot read it: No such file or directory (os error 2)"),
+    ] {
+        let error = parse_with(&group(REST), &[("API_KEY_FILE", &path)]).unwrap_err().to_string();
+        assert_eq!(error, format!("file {path:?} (environment variable API_KEY_FILE): api_key: {message}"));
+    }
+}
+
+#[test]
+fn the_file_to_read_is_the_arguments_else_the_variables() {
+    let env = |name: &str| (name == "CONFIG_FILE").then(|| "/etc/a.yaml".to_owned());
+    assert_eq!(config::config_file(Some("b.yaml".into()), &env), Some("b.yaml".into()));
+    assert_eq!(config::config_file(None, &env), Some("/etc/a.yaml".into()));
+    assert_eq!(config::config_file(None, &none), None);
+    assert_eq!(config::config_file(None, &|_| Some(String::new())), None);
+}
+
+#[test]
+fn no_secret_is_shown_by_debug_or_check() {
+    let text = "github_token: xSECRETx1\ngithub_webhook_secret: xSECRETx2\napi_key: xSECRETx3\nredis_url: redis://:xSECRETx4@r\napi_keys: [{name: a, role: viewer, key: xSECRETx5}]\ngithub_client_secret: xSECRETx6\nrunner_groups:\n- {name: a, organization: o, labels: [], job_started_script: xSECRETx7, backend: {name: process, instance_config: {command: [run], env: {TOKEN: xSECRETx8}}}}\n- {name: b, organization: o, labels: [], backend: {name: base, instance_config: {redhat_password: xSECRETx9}}}\n";
+    let config = parse(text).unwrap_or_else(|e| panic!("{e}"));
+    let described = check::describe(&config);
+    assert!(!described.contains("xSECRETx"), "{described}");
+    let debug = format!("{config:?}").replace("xSECRETx7", "");
+    assert!(!debug.contains("xSECRETx"), "{debug}");
+}
+
+#[test]
+fn check_says_what_a_configuration_means() {
+    let minimal = config::load(Some(&example("minimal.yaml")), &none).unwrap();
+    let full = config::load(Some(&example("full.yaml")), &none).unwrap();
+    let original = config::load(Some(&example("python-original.yaml")), &none).unwrap();
+    let root = format!("{}/", env!("CARGO_MANIFEST_DIR"));
+    let text = [&minimal, &full, &original].map(check::describe).join("\n=====\n\n").replace(&root, "");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn check_warns_of_what_is_allowed_and_probably_not_meant() {
+    let text = "github_token: t\nallow_unsigned_webhooks: true\napi_key: short\ngithub_base_url: http://ghes.example/api/v3\nallowed_hosts: ['*']\nrunner_groups:\n- name: a\n  organization: o\n  labels: []\n  selected_workflows: [o/a/.github/workflows/ci.yml@main]\n  time_to_start: 1m\n  time_to_live: 30m\n  backend: {name: process, max_concurrency: 1, instance_config: {command: [run]}}\n";
+    insta::assert_snapshot!(check::warnings(&parse(text).unwrap()).join("\n"));
+    let both = format!("allow_unsigned_webhooks: true\n{}", group(REST));
+    assert!(!parse(&both).unwrap().allow_unsigned_webhooks, "a secret is always used");
+    let quiet = "github_token: t\ngithub_webhook_secret: a-secret-of-some-length\nrunner_groups:\n- {name: a, organization: o, labels: [], backend: {name: base}}\n";
+    assert_eq!(check::warnings(&parse(quiet).unwrap()), Vec::<String>::new());
+    let local = format!("github_base_url: http://127.0.0.1:9\n{quiet}");
+    assert_eq!(check::warnings(&parse(&local).unwrap()), Vec::<String>::new());
+}
+
+#[test]
+fn values_of_backends_that_are_not_available_are_checked() {
+    let config = config::load(Some(&example("backends.yaml")), &none).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.unavailable_backends().unwrap().iter().count(), 7);
+}

@@ -1,0 +1,113 @@
+//! A GitHub App and the tokens of its installations.
+
+use std::sync::Arc;
+
+use actors::model::secret::Secret;
+use actors::port::GitHub;
+use runner_manager::github::{Client, Credential, InvalidSettings, Settings};
+use serde_json::json;
+use wiremock::matchers::{header, method, path};
+use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
+
+use super::support::{Recorder, enterprise, organization, repository};
+
+/// Made for these tests; no App has it.
+const KEY: &str = include_str!("../support/app-key.pem");
+
+fn app(server: &MockServer, installation_id: Option<u64>, key: &str) -> Result<Client, InvalidSettings> {
+    let credential = Credential::App { app_id: 4711, private_key: Secret::new(key.to_owned()), installation_id };
+    Client::new(Settings::new(server.uri(), credential), Arc::new(Recorder::default()))
+}
+
+/// Mints `token-1`, `token-2`, … that end after `lifetime` seconds.
+struct Mint {
+    lifetime: i64,
+    minted: std::sync::atomic::AtomicU64,
+}
+
+impl Respond for Mint {
+    fn respond(&self, request: &Request) -> ResponseTemplate {
+        let jwt = request.headers["authorization"].to_str().unwrap();
+        assert_eq!(jwt.strip_prefix("Bearer ").unwrap().split('.').count(), 3, "the App signs in with a JWT");
+        let number = self.minted.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let expires_at = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + self.lifetime).unwrap();
+        let token = json!({"token": format!("token-{number}"), "expires_at": expires_at.to_string()});
+        ResponseTemplate::new(201).set_body_json(token)
+    }
+}
+
+async fn mint(server: &MockServer, lifetime: i64, expected: u64) {
+    let mint = Mint { lifetime, minted: 0.into() };
+    let tokens = Mock::given(method("POST")).and(path("/app/installations/99/access_tokens"));
+    tokens.respond_with(mint).expect(expected).mount(server).await;
+}
+
+async fn serve(server: &MockServer, token: &str, answer: ResponseTemplate) {
+    let bearer = header("authorization", format!("Bearer {token}"));
+    Mock::given(bearer).respond_with(answer).with_priority(9).mount(server).await;
+}
+
+fn no_runners() -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_json(json!({"total_count": 0, "runners": []}))
+}
+
+#[tokio::test]
+async fn calls_at_the_same_time_share_one_token_of_the_installation_that_was_looked_up() {
+    for (scope, place) in
+        [(organization(), "/orgs/octo-org/installation"), (repository(), "/repos/octo/app/installation")]
+    {
+        let server = MockServer::start().await;
+        let installation = ResponseTemplate::new(200).set_body_json(json!({"id": 99}));
+        Mock::given(method("GET")).and(path(place)).respond_with(installation).expect(1).mount(&server).await;
+        mint(&server, 3600, 1).await;
+        serve(&server, "token-1", no_runners()).await;
+        let client = Arc::new(app(&server, None, KEY).unwrap());
+        let call = |_| {
+            let (client, scope) = (Arc::clone(&client), scope.clone());
+            tokio::spawn(async move { client.list_runners(&scope).await })
+        };
+        for task in (0..20).map(call).collect::<Vec<_>>() {
+            assert_eq!(task.await.unwrap().unwrap(), []);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_before_it_ends() {
+    let server = MockServer::start().await;
+    mint(&server, 200, 2).await;
+    serve(&server, "token-1", no_runners()).await;
+    serve(&server, "token-2", no_runners()).await;
+    let client = app(&server, Some(99), &KEY.replace('\n', "\\n")).unwrap();
+    client.list_runners(&organization()).await.unwrap();
+    client.list_runners(&organization()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_token_is_replaced_once() {
+    let server = MockServer::start().await;
+    mint(&server, 3600, 2).await;
+    serve(&server, "token-1", ResponseTemplate::new(401)).await;
+    serve(&server, "token-2", no_runners()).await;
+    let client = app(&server, Some(99), KEY).unwrap();
+    assert_eq!(client.list_runners(&organization()).await, Ok(vec![]));
+    assert_eq!(client.list_runners(&enterprise()).await, Ok(vec![]));
+
+    server.reset().await;
+    mint(&server, 3600, 1).await;
+    serve(&server, "token-1", ResponseTemplate::new(401)).await;
+    serve(&server, "token-2", ResponseTemplate::new(401)).await;
+    assert_eq!(client.list_runners(&organization()).await.unwrap_err().kind(), "unauthorized");
+}
+
+#[tokio::test]
+async fn an_app_that_is_not_installed_or_cannot_sign_in_says_so() {
+    let server = MockServer::start().await;
+    let client = app(&server, None, KEY).unwrap();
+    let error = client.list_runners(&organization()).await.unwrap_err();
+    assert_eq!(error.to_string(), "not found at GitHub: GET /orgs/octo-org/installation answered 404 Not Found");
+    let error = client.list_runners(&enterprise()).await.unwrap_err();
+    assert_eq!(error.kind(), "invalid");
+    assert!(error.to_string().contains("enterprise octo-corp"), "{error}");
+    assert_eq!(app(&server, None, "s3cret").err(), Some(InvalidSettings::PrivateKey));
+}
