@@ -373,7 +373,7 @@ async fn endless_headers_are_cut_off() {
     });
     let mut answer = Vec::new();
     let _ = timeout(PATIENCE, reader.read_to_end(&mut answer)).await.unwrap();
-    assert!(!answer.starts_with(b"HTTP/1.1 2"));
+    assert!(answer.is_empty(), "the HTTP library's own, larger limit answers: {}", String::from_utf8_lossy(&answer));
     drop(reader);
     timeout(PATIENCE, writing).await.unwrap().unwrap();
 }

@@ -35,27 +35,31 @@ struct Activity {
     changes: AtomicU64,
 }
 
-/// The open connections by peer, through which the application tells a connection that its headers were read.
+/// Both ends of a connection, which together name it.
+type Ends = (SocketAddr, SocketAddr);
+
+/// The open connections, through which the application tells a connection that its headers were read.
 #[derive(Clone, Default)]
-pub(super) struct Connections(Arc<Mutex<HashMap<SocketAddr, Arc<Activity>>>>);
+pub(super) struct Connections(Arc<Mutex<HashMap<Ends, Arc<Activity>>>>);
 
 impl Connections {
     /// Notes that a request's headers are complete, until the value is dropped.
-    pub(super) fn begin(&self, peer: Option<SocketAddr>) -> Option<InFlight> {
-        let activity = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&peer?).cloned()?;
+    pub(super) fn begin(&self, local: &LocalAddr, peer: &RemoteAddr) -> Option<InFlight> {
+        let ends = (*local.as_socket_addr()?, *peer.as_socket_addr()?);
+        let activity = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&ends).cloned()?;
         activity.in_flight.fetch_add(1, Ordering::SeqCst);
         activity.changes.fetch_add(1, Ordering::SeqCst);
         Some(InFlight(activity))
     }
 
-    fn open(&self, peer: SocketAddr) -> Arc<Activity> {
+    fn open(&self, ends: Ends) -> Arc<Activity> {
         let activity = Arc::new(Activity::default());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, Arc::clone(&activity));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(ends, Arc::clone(&activity));
         activity
     }
 
-    fn close(&self, peer: SocketAddr) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+    fn close(&self, ends: &Ends) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(ends);
     }
 }
 
@@ -108,7 +112,8 @@ impl Acceptor for BoundedAcceptor {
                     // Without it, small answers wait for the peer's delayed acknowledgement.
                     let _ = io.set_nodelay(true);
                     let local = io.local_addr().unwrap_or(self.local);
-                    let stream = BoundedStream::new(io, peer, self.connections.clone(), place, self.limits.clone());
+                    let stream =
+                        BoundedStream::new(io, (local, peer), self.connections.clone(), place, self.limits.clone());
                     let (local, remote) = (LocalAddr(Addr::SocketAddr(local)), RemoteAddr(Addr::SocketAddr(peer)));
                     return Ok((stream, local, remote, Scheme::HTTP));
                 }
@@ -125,7 +130,7 @@ impl Acceptor for BoundedAcceptor {
 /// One connection that fails when its peer is silent for too long or sends endless headers.
 pub(super) struct BoundedStream {
     io: TcpStream,
-    peer: SocketAddr,
+    ends: Ends,
     connections: Connections,
     activity: Arc<Activity>,
     limits: Limits,
@@ -143,18 +148,12 @@ pub(super) struct BoundedStream {
 }
 
 impl BoundedStream {
-    fn new(
-        io: TcpStream,
-        peer: SocketAddr,
-        connections: Connections,
-        place: OwnedSemaphorePermit,
-        limits: Limits,
-    ) -> Self {
-        let activity = connections.open(peer);
+    fn new(io: TcpStream, ends: Ends, connections: Connections, place: OwnedSemaphorePermit, limits: Limits) -> Self {
+        let activity = connections.open(ends);
         let read_deadline = Box::pin(sleep(limits.header_deadline));
         Self {
             io,
-            peer,
+            ends,
             connections,
             activity,
             limits,
@@ -197,7 +196,7 @@ impl BoundedStream {
 
 impl Drop for BoundedStream {
     fn drop(&mut self) {
-        self.connections.close(self.peer);
+        self.connections.close(&self.ends);
     }
 }
 

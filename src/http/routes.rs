@@ -123,7 +123,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Surround<E> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        let _in_flight = self.app.connections.begin(request.remote_addr().as_socket_addr().copied());
+        let _in_flight = self.app.connections.begin(request.local_addr(), request.remote_addr());
         let path = request.uri().path().to_owned();
         let method = request.method().clone();
         let response = match self.app.requests.try_acquire() {
