@@ -127,6 +127,7 @@ where
     account.line(&format!("dashboard         {}", service.dashboard_url))?;
     let watched = watch(&options, &github, &service, &mut account).await;
     let interrupted = *watched.as_ref().unwrap_or(&true);
+    account.count(github.peak_registered(), 0);
 
     let leaked_registrations = github.registered();
     let leaked_processes = (service.count_processes)();

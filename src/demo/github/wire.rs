@@ -18,7 +18,7 @@ const SHA: &str = "5f1d7a84db00d2fce00b31a7fc73224ec3ca5bd1";
 const EPOCH: &str = "2024-01-15T08:00:00Z";
 
 /// Ends of a repository's API addresses, by field.
-const REPOSITORY_URLS: [(&str, &str); 38] = [
+const REPOSITORY_URLS: [(&str, &str); 37] = [
     ("url", ""),
     ("archive_url", "/{archive_format}{/ref}"),
     ("assignees_url", "/assignees{/user}"),
@@ -56,7 +56,6 @@ const REPOSITORY_URLS: [(&str, &str); 38] = [
     ("tags_url", "/tags"),
     ("teams_url", "/teams"),
     ("trees_url", "/git/trees{/sha}"),
-    ("svn_url", ""),
 ];
 
 /// Ends of an account's API addresses, by field.
@@ -102,7 +101,7 @@ pub(super) fn repository(world: &World, repository: &Repository) -> Value {
     let fields = json!({
         "id": id, "node_id": format!("R_{id}"), "name": name, "full_name": full_name, "private": private,
         "visibility": if *private { "private" } else { "public" }, "owner": owner(world),
-        "html_url": format!("{SITE}/{full_name}"), "description": "A simulated repository", "fork": false,
+        "description": "A simulated repository", "fork": false,
         "created_at": EPOCH, "updated_at": EPOCH, "pushed_at": EPOCH,
         "git_url": format!("git://github.example/{full_name}.git"),
         "ssh_url": format!("git@github.example:{full_name}.git"),
@@ -113,10 +112,8 @@ pub(super) fn repository(world: &World, repository: &Repository) -> Value {
         "has_discussions": false, "archived": false, "disabled": false, "is_template": false, "allow_forking": false,
         "web_commit_signoff_required": false, "custom_properties": {},
     });
-    let mut value = with_urls(fields, &format!("{}/repos/{full_name}", world.base_url), &REPOSITORY_URLS);
-    // The schema of webhooks knows a license that is null, that of the REST API only one that is left out.
-    value["svn_url"] = json!(format!("{SITE}/{full_name}"));
-    value
+    let fields = with_urls(fields, &format!("{SITE}/{full_name}"), &[("html_url", ""), ("svn_url", "")]);
+    with_urls(fields, &format!("{}/repos/{full_name}", world.base_url), &REPOSITORY_URLS)
 }
 
 fn organization(world: &World) -> Value {
@@ -257,6 +254,7 @@ pub(super) fn run(world: &World, job: &Job) -> Value {
 /// The body of a webhook.
 pub(super) fn payload(world: &World, action: Action, subject: &Job) -> Value {
     let mut repository = repository(world, &subject.repository);
+    // Webhooks say that there is no license; the REST API leaves it out.
     if let Value::Object(fields) = &mut repository {
         fields.insert("license".to_owned(), Value::Null);
     }
