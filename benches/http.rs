@@ -25,7 +25,7 @@ use fakes::Fake;
 use web::{Request, SECRET, Server};
 
 const CONNECTIONS: usize = 64;
-const ROUND: Duration = Duration::from_secs(3);
+const ROUND: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 3;
 
 /// The fixture, filled up with addresses as GitHub's payloads are.
