@@ -215,6 +215,34 @@ async fn a_runner_that_was_deregistered_before_it_started_is_refused() {
 }
 
 #[tokio::test]
+async fn a_runner_of_a_repository_serves_only_its_repository() {
+    let stage = Stage::set(Settings::default()).await;
+    let [app, tools] = ["app", "tools"]
+        .map(|name| stage.github.queue_job(JobRequest { repository: Some(name.to_owned()), ..job(&LABELS) }));
+    let body = json!({"name": "one", "runner_group_id": 1, "labels": LABELS});
+    let made = stage.call("POST", "/repos/octo-org/tools/actions/runners/generate-jitconfig", body).await;
+    runner::run(env(made.body["encoded_jit_config"].as_str().unwrap().to_owned())).await.unwrap();
+    assert_eq!(stage.github.job(tools).unwrap().runner.unwrap().name, "one");
+    assert_eq!(stage.github.job(app).unwrap().status, JobStatus::Queued);
+}
+
+#[tokio::test]
+async fn when_it_stops_its_runners_end_and_its_port_is_free() {
+    let stage = Stage::set(Settings::default()).await;
+    let idle = stage.start_idle_runner("idle", &["other"]).await;
+    let busy = stage.start_runner("busy", &LABELS).await;
+    stage.github.queue_job(long_job());
+    until("the job runs", || stage.github.count_jobs(JobStatus::InProgress) == 1).await;
+    let address = stage.github.url().trim_start_matches("http://").to_owned();
+    let begun = Instant::now();
+    stage.github.stop().await;
+    idle.task.await.unwrap().unwrap();
+    busy.task.await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "they did not wait for it to come back");
+    tokio::net::TcpListener::bind(address).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_approval_gate_gives_queued_waiting_queued() {
     let stage = Stage::set(Settings::default()).await;
     let id = stage.github.queue_job(job(&LABELS));

@@ -37,6 +37,8 @@ use state::{Shared, World};
 
 /// How often time alone changes something.
 const TICK: Duration = Duration::from_millis(50);
+/// How long runners are told that they are not registered any more, before it stops.
+const PARTING: Duration = Duration::from_millis(100);
 /// How long open connections may go on when it stops.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
@@ -348,6 +350,10 @@ impl SimulatedGitHub {
 
     /// Sends every runner away, ends what is under way, and waits until the port is free.
     pub async fn stop(mut self) {
+        if self.shared.lock().send_runners_away() {
+            // Those between two questions hear of it with the next one.
+            tokio::time::sleep(PARTING).await;
+        }
         self.wind_up();
         // It ends with an error only when it could not listen, and it did.
         let _ = (&mut self.server).await;
@@ -356,8 +362,7 @@ impl SimulatedGitHub {
     fn wind_up(&mut self) {
         {
             let mut world = self.shared.lock();
-            let runners: Vec<u64> = world.runners.keys().copied().collect();
-            runners.into_iter().for_each(|id| world.forget(id));
+            world.send_runners_away();
             world.listeners.clear();
         }
         self.helpers.iter().for_each(JoinHandle::abort);

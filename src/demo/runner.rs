@@ -85,7 +85,10 @@ pub async fn run_until(
     let Some((job, duration)) = job else { return Ok(()) };
     let stopped = tokio::select! {
         () = tokio::time::sleep(duration) => false,
-        watched = session.watch(job) => watched.map(|()| false)?,
+        cancelled = session.watch(job) => match cancelled? {
+            true => false,
+            false => return Ok(()),
+        },
         () = &mut stop => true,
     };
     let path = format!("jobs/{job}/finish");
@@ -148,10 +151,16 @@ impl Session {
         }
     }
 
-    /// Returns when the job is to stop: it was cancelled, or its runner is not registered any more.
-    async fn watch(&self, job: u64) -> Result<(), RunnerError> {
-        while let (204, _) = self.ask("GET", &format!("jobs/{job}/watch"), Value::Null).await? {}
-        Ok(())
+    /// Returns when the job is to stop: true when it was cancelled, false when its runner is not registered any more.
+    async fn watch(&self, job: u64) -> Result<bool, RunnerError> {
+        loop {
+            match self.ask("GET", &format!("jobs/{job}/watch"), Value::Null).await? {
+                (200, _) => return Ok(true),
+                (204, _) => {}
+                (401 | 404, _) => return Ok(false),
+                (status, _) => return Err(RunnerError::Refused(status)),
+            }
+        }
     }
 
     /// Asks until there is an answer that is not a failure of the server.

@@ -288,6 +288,13 @@ impl World {
         }
     }
 
+    /// Takes every runner off the list; whether there was one.
+    pub(super) fn send_runners_away(&mut self) -> bool {
+        let runners: Vec<u64> = self.runners.keys().copied().collect();
+        runners.iter().for_each(|id| self.forget(*id));
+        !runners.is_empty()
+    }
+
     /// What time alone brings about: unconfirmed jobs go back to the queue, lost runners fail their job.
     pub(super) fn pass_time(&mut self, now: Instant) {
         let (requeue_after, lost_after) = (self.settings.requeue_after, self.settings.lost_after);
