@@ -30,16 +30,29 @@ const BRAIN_CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Everything that the `actors` crate may depend on: no HTTP, no SDK, no database.
-const BRAIN_DEPENDENCIES: &[&str] =
-    &["async-trait", "jiff", "ractor", "secrecy", "serde", "serde_json", "thiserror", "tokio", "tokio-util", "tracing"];
+const BRAIN_DEPENDENCIES: &[&str] = &[
+    "async-trait",
+    "futures-util",
+    "jiff",
+    "ractor",
+    "secrecy",
+    "serde",
+    "serde_json",
+    "thiserror",
+    "tokio",
+    "tokio-util",
+    "tracing",
+];
 
 /// What each room of `src` may import of `src`, beside itself, and of the `actors` crate. `*` is everything.
 const WORLD: &[(&str, &[&str], &[&str])] = &[
     ("app", &["*"], &["*"]),
     ("demo", &["*"], &["*"]),
     ("lib", &["*"], &[]),
-    ("main", &["app", "cli", "config", "demo"], &[]),
-    ("cli", &["app", "check", "config", "demo"], &["id", "model", "port"]),
+    ("main", &["cli", "commands"], &[]),
+    ("cli", &[], &[]),
+    ("clock", &[], &["port"]),
+    ("commands", &["app", "check", "cli", "config", "demo", "telemetry"], &[]),
     ("check", &["config"], &["id", "model", "port"]),
     ("config", &[], &["id", "model", "port"]),
     ("backend", &[], &["id", "model", "port"]),

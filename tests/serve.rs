@@ -30,12 +30,12 @@ async fn sixty_jobs_against_max_five_never_exceed_it_and_a_freed_place_is_used_w
     assert!(site.github.killed_busy().is_empty());
 
     site.until("all 60 runners are gone", async |site| {
-        site.api("/runners?state=gone&limit=1000").await["items"].as_array().is_some_and(|all| all.len() >= 60)
+        site.api("/runners?state=gone&limit=1000").await.as_array().is_some_and(|all| all.len() >= 60)
     })
     .await;
     let mut requested = vec![];
     let mut gone = vec![];
-    for runner in site.api("/runners?state=gone&limit=1000").await["items"].as_array().unwrap() {
+    for runner in site.api("/runners?state=gone&limit=1000").await.as_array().unwrap() {
         let name = runner["name"].as_str().unwrap();
         let history = site.api(&format!("/runners/{name}")).await["history"].as_array().unwrap().clone();
         requested.push(time(&history[0]["at"]));
@@ -80,7 +80,7 @@ async fn kill_9_at_ten_random_moments_loses_nothing_exceeds_nothing_and_leaks_no
     site.until("every job is final", async |site| {
         site.github.redeliver_failed();
         let jobs = site.api("/jobs?limit=1000").await;
-        let jobs = jobs["items"].as_array().unwrap().clone();
+        let jobs = jobs.as_array().unwrap().clone();
         jobs.len() == 40 && jobs.iter().all(|job| job["status"] == "completed")
     })
     .await;
@@ -94,7 +94,7 @@ async fn sigterm_ends_with_status_0_and_the_next_start_finds_its_runners_again()
     site.start(&config).await;
     site.queue(3, Duration::from_secs(3));
     site.until("three run", async |site| {
-        site.api("/runners?state=busy").await["items"].as_array().is_some_and(|all| all.len() == 3)
+        site.api("/runners?state=busy").await.as_array().is_some_and(|all| all.len() == 3)
     })
     .await;
     let began = Instant::now();
@@ -104,7 +104,7 @@ async fn sigterm_ends_with_status_0_and_the_next_start_finds_its_runners_again()
     assert_eq!(site.processes(), 3, "instances are left running");
     site.start(&config).await;
     let runners = site.api("/runners").await;
-    assert_eq!(runners["items"].as_array().unwrap().len(), 3);
+    assert_eq!(runners.as_array().unwrap().len(), 3);
     site.until("all are done", async |site| {
         site.github.redeliver_failed();
         site.done() == 3

@@ -2,7 +2,10 @@
 
 pub mod delivery;
 pub mod group;
+pub mod inbox;
+pub mod instance;
 pub mod job;
+pub mod remote;
 pub mod runner;
 pub mod secret;
 pub mod settings;

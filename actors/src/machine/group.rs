@@ -19,10 +19,10 @@ use crate::machine::health::{self, Listing, Suspects, Verdict};
 use crate::machine::plan::{Hold, Plan, Situation, plan};
 use crate::machine::runner as runner_machine;
 use crate::model::group::{GroupSnapshot, Healthcheck, LastError};
+use crate::model::inbox::Loaded;
 use crate::model::job::{Job, JobStatus, Milestone};
 use crate::model::runner::{DeleteReason, Removal, Runner, RunnerState, Transition};
 use crate::model::settings::GroupSettings;
-use crate::port::store::Loaded;
 
 /// Final jobs kept at hand, so that late events of them need no look into the store.
 const FINAL_JOBS_MAX: usize = 1000;

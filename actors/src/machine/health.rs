@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use crate::id::{GroupName, RunnerName};
 use crate::machine::fleet::Fleet;
 use crate::machine::runner::{Seen, Sighting, minds};
+use crate::model::instance::Instance;
+use crate::model::remote::RemoteRunner;
 use crate::model::runner::{DeleteReason, RunnerState};
-use crate::port::backend::Instance;
-use crate::port::github::RemoteRunner;
 
 /// How long something of ours without its counterpart is left alone after it was first seen.
 pub const LEAK_GRACE: Duration = Duration::from_secs(60);

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use crate::id::{InstanceId, JobId, RunnerId};
 use crate::machine::backoff;
+use crate::model::instance::{BackendError, Instance, InstanceStatus};
+use crate::model::remote::{Deregistered, GitHubError, RemoteRunner};
 use crate::model::runner::{DeleteReason, HISTORY_MAX, Removal, Runner, RunnerState, Transition};
 use crate::model::secret::Secret;
-use crate::port::backend::{BackendError, Instance, InstanceStatus};
-use crate::port::github::{Deregistered, GitHubError, RemoteRunner};
 
 use RunnerState::{Busy, Deleting, Failed, Gone, Idle, Provisioning, Registering, Requested, Starting};
 

@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::id::{Cursor, FencingToken, GroupName, JobId, RunnerName};
 use crate::model::delivery::Delivery;
 use crate::model::group::GroupSnapshot;
+pub use crate::model::inbox::{InboxEntry, Loaded};
 use crate::model::job::{Job, JobStatus};
 use crate::model::runner::{Runner, RunnerState};
 
@@ -89,19 +90,6 @@ pub enum Recorded {
     New(Vec<GroupName>),
 }
 
-/// One delivery in a group's inbox.
-#[derive(Debug, Clone, PartialEq)]
-pub struct InboxEntry {
-    /// Its place.
-    pub cursor: Cursor,
-    /// What came.
-    pub delivery: Delivery,
-    /// Whether this group serves the job; otherwise only one of its runners took it.
-    pub assigned: bool,
-    /// The job as saved, when it is known already; lets a final job be recognised long after it left memory.
-    pub known: Option<Job>,
-}
-
 /// What is saved in one step. Runners and jobs replace what was saved under their name or id.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
@@ -111,19 +99,6 @@ pub struct Changes {
     pub runners: Vec<Arc<Runner>>,
     /// Jobs that changed. Final ones are kept until pruned, and not loaded again.
     pub jobs: Vec<Arc<Job>>,
-}
-
-/// What a new owner goes on from.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Loaded {
-    /// The group itself; none when nothing was saved or it could not be read.
-    pub snapshot: Option<GroupSnapshot>,
-    /// Runners that are not final.
-    pub runners: Vec<Runner>,
-    /// Jobs that are not final.
-    pub jobs: Vec<Job>,
-    /// Entries that could not be read and were set aside.
-    pub set_aside: u32,
 }
 
 /// Which jobs to return.

@@ -10,9 +10,9 @@ use crate::machine::plan::Hold;
 use crate::machine::{job as job_machine, runner as runner_machine};
 use crate::model::delivery::{Delivery, JobAction, RunnerRef};
 use crate::model::group::JobNews;
+use crate::model::inbox::InboxEntry;
 use crate::model::job::{Job, JobStatus, Milestone};
 use crate::model::runner::Runner;
-use crate::port::store::InboxEntry;
 
 impl Group {
     /// A delivery of the inbox.

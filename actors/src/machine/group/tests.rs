@@ -1,3 +1,5 @@
+//! A group in a world where runners move when they are told to.
+
 use super::*;
 use crate::id::{Cursor, DeliveryId, GroupName, InstanceId, RepositoryId, RunnerId};
 use crate::machine::job as job_machine;

@@ -1,3 +1,5 @@
+//! One runner through every turn of its life.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,86 @@
+//! What GitHub knows of a runner, and why it does not do what it is asked.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::id::RunnerId;
+
+/// A runner, as GitHub lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteRunner {
+    /// GitHub's id.
+    pub id: RunnerId,
+    /// Its name; foreign runners may have any.
+    pub name: String,
+    /// Whether it is connected.
+    pub online: bool,
+    /// Whether GitHub thinks that it runs a job; lags by up to a minute.
+    pub busy: bool,
+    /// Its labels.
+    pub labels: Vec<String>,
+}
+
+/// How a removal went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deregistered {
+    /// 204: it was registered and is no more.
+    Removed,
+    /// 404: it was not registered.
+    Absent,
+    /// 422: it runs a job; leave it.
+    Busy,
+}
+
+/// Why GitHub did not do what it was asked. The variant decides what happens next.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum GitHubError {
+    /// No answer, a 5xx, or one that makes no sense: the outcome is unknown.
+    #[error("GitHub's answer is unknown: {0}")]
+    Unknown(String),
+    /// 403 or 429 with a limit: nothing was done.
+    #[error("GitHub's rate limit is reached: {text}")]
+    RateLimited {
+        /// What GitHub said.
+        text: String,
+        /// How long to wait; at least a minute when GitHub did not say.
+        retry_after: Duration,
+    },
+    /// 401: the credential is refused.
+    #[error("GitHub refuses the credential: {0}")]
+    Unauthorized(String),
+    /// 403 without a limit: a permission is missing.
+    #[error("a permission at GitHub is missing: {0}")]
+    Forbidden(String),
+    /// 404: the organization, repository or enterprise does not exist, or is hidden from the credential.
+    #[error("not found at GitHub: {0}")]
+    NotFound(String),
+    /// 409: a runner of that name is registered already, perhaps by a call whose answer was lost.
+    #[error("conflict at GitHub: {0}")]
+    Conflict(String),
+    /// 400 or 422: the request can never work as it is.
+    #[error("GitHub refuses the request: {0}")]
+    Invalid(String),
+}
+
+impl GitHubError {
+    /// Whether something may have been done all the same.
+    #[must_use]
+    pub fn outcome_unknown(&self) -> bool {
+        matches!(self, Self::Unknown(_) | Self::Conflict(_))
+    }
+
+    /// A bounded word for metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => "unknown",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
+            Self::NotFound(_) => "not_found",
+            Self::Conflict(_) => "conflict",
+            Self::Invalid(_) => "invalid",
+        }
+    }
+}
