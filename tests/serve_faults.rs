@@ -118,7 +118,7 @@ async fn a_full_disk_refuses_webhooks_and_loses_nothing_that_was_taken() {
     let mut site = Site::new().await;
     let disk = site.dir.path().join("data");
     fs::create_dir(&disk).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&disk).status();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&disk).status();
     if !mounted.is_ok_and(|status| status.success()) {
         println!("SKIPPED: a small file system cannot be mounted here");
         return;
@@ -132,7 +132,7 @@ async fn a_full_disk_refuses_webhooks_and_loses_nothing_that_was_taken() {
     })
     .await;
 
-    let full = fs::write(disk.join("ballast"), vec![0; 4 << 20]).is_err();
+    let full = fs::write(disk.join("ballast"), vec![0; 32 << 20]).is_err();
     assert!(full, "the file system is full");
     site.queue(20, Duration::from_millis(50));
     site.until("it refuses", async |site| site.github.hook_counts().failed > 0).await;

@@ -94,6 +94,13 @@ fn queued(situation: &Situation<'_>) -> String {
     if snapshot.drained {
         return format!("Group {group} is drained and creates no runners until it is resumed; {line}.");
     }
+    if snapshot.looking {
+        let error = snapshot.last_error.as_ref().map(|error| format!(": {}", error.text.trim_end_matches('.')));
+        return format!(
+            "Group {group} creates no runners before it has seen what exists already{}; {line}.",
+            error.unwrap_or_default()
+        );
+    }
     if let Some(until) = snapshot.not_before.filter(|until| until > now) {
         let error = match &snapshot.last_error {
             Some(error) => format!(": {}", error.text.trim_end_matches('.')),

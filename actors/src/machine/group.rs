@@ -40,7 +40,6 @@ pub struct Group {
     demand: Demand,
     fleet: Fleet,
     suspects: Suspects,
-    looking: bool,
     next_healthcheck: Timestamp,
     chance: u64,
     dirty_jobs: BTreeSet<JobId>,
@@ -88,21 +87,23 @@ impl Group {
         chance: u64,
         now: Timestamp,
     ) -> Self {
-        let looking = loaded.snapshot.is_none() || loaded.set_aside > 0;
+        let unknown = loaded.snapshot.is_none() || loaded.set_aside > 0;
+        let mut snapshot = loaded.snapshot.unwrap_or_default();
+        // Stays so, over any number of restarts, until a health check is complete.
+        snapshot.looking |= unknown;
         let mut group = Self {
             settings,
             marker: marker(manager),
-            snapshot: loaded.snapshot.unwrap_or_default(),
+            snapshot,
             jobs: BTreeMap::new(),
             final_jobs: VecDeque::new(),
             demand: Demand::default(),
             fleet: Fleet::default(),
             suspects: Suspects::new(),
-            looking,
             next_healthcheck: now,
             chance,
             dirty_jobs: BTreeSet::new(),
-            dirty: looking,
+            dirty: unknown,
         };
         for job in loaded.jobs {
             if job.in_demand() {
@@ -303,7 +304,7 @@ impl Group {
             .map(String::as_str)
             .collect();
         if errors.is_empty() {
-            self.looking = false;
+            self.snapshot.looking = false;
         } else {
             self.next_healthcheck = self.next_healthcheck.min(now + HEALTHCHECK_RETRY);
             let text = format!("health check: {}", errors.join("; "));
@@ -350,7 +351,7 @@ impl Group {
     fn hold(&self) -> Option<Hold> {
         if self.snapshot.drained {
             Some(Hold::Drained)
-        } else if self.looking {
+        } else if self.snapshot.looking {
             Some(Hold::Looking)
         } else {
             None

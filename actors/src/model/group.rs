@@ -14,6 +14,9 @@ pub struct GroupSnapshot {
     pub cursor: Cursor,
     /// Whether it creates no runners until it is resumed.
     pub drained: bool,
+    /// Whether it creates no runners before a health check has shown what exists already.
+    #[serde(default)]
+    pub looking: bool,
     /// Failed attempts to start a runner in a row.
     pub failures: u32,
     /// No runner is created before this time.

@@ -123,6 +123,7 @@ pub fn snapshot(cursor: Cursor) -> GroupSnapshot {
     GroupSnapshot {
         cursor,
         drained: true,
+        looking: true,
         failures: 2,
         not_before: Some(at(60)),
         last_error: Some(LastError { at: at(1), text: "create failed: quota".to_owned() }),

@@ -26,7 +26,7 @@ impl Group {
         if self.snapshot.drained {
             return Err(Refusal::Conflict(format!("group {name} is drained: resume it first")));
         }
-        if self.looking {
+        if self.snapshot.looking {
             return Err(Refusal::Conflict(format!("group {name} is still looking what exists already: try again")));
         }
         if self.fleet.total() >= self.settings.max {

@@ -411,3 +411,14 @@ fn final_jobs_at_hand_stay_bounded() {
     }
     assert!(w.group.jobs.len() <= FINAL_JOBS_MAX + 1);
 }
+
+#[test]
+fn a_group_that_ended_before_its_first_look_still_looks_first() {
+    let mut w = World::with(0, 2, Loaded::default());
+    let (snapshot, _) = w.group.take_changes().unwrap();
+    let mut w = World::with(0, 2, Loaded { snapshot: Some(snapshot), ..Loaded::default() });
+    w.deliver("q1", 1, Queued, None);
+    assert!(w.runners.is_empty());
+    w.list(vec![], vec![]);
+    assert_eq!(w.runners.len(), 1);
+}
