@@ -10,7 +10,7 @@ mod web;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use actors::actor::directory::{Directory, Health};
+use actors::actor::directory::{Command, Directory, Health};
 use actors::actor::effect::World;
 use actors::actor::front::Front;
 use actors::actor::listings::Listings;
@@ -110,6 +110,7 @@ impl Observer for Own {
 
 struct Running {
     system: System,
+    directory: Directory,
     server: Server,
     store: Arc<Embedded>,
     own: Arc<Own>,
@@ -172,12 +173,12 @@ async fn start(data: &std::path::Path, latency: Duration) -> Running {
         services: vec![],
     };
     let system = System::start(spec).await.unwrap();
-    let front = Front { directory, store: store.clone(), clock, observer: own.clone() };
+    let front = Front { directory: directory.clone(), store: store.clone(), clock, observer: own.clone() };
     while front.directory.entries().iter().any(|e| e.health != Health::Running) {
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
     let server = Server::start(front, web::settings(|_| {})).await;
-    Running { system, server, store, own, creates, began }
+    Running { system, directory, server, store, own, creates, began }
 }
 
 impl Running {

@@ -24,6 +24,9 @@ use crate::port::{Backend, Observation, StoreError};
 /// Deliveries read from the inbox at once.
 const INBOX_BATCH: usize = 256;
 
+/// Shortest sleep of a group's timer: what is due may wait for a runner that cannot be saved at the moment.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(20);
+
 pub(crate) struct GroupActor;
 
 /// Everything a group needs to run, and to be started again.
@@ -448,7 +451,7 @@ impl State {
                 timer.abort();
             }
             let actor = myself.clone();
-            let wait: Duration = until(due, now).min(LONGEST_SLEEP);
+            let wait = until(due, now).clamp(SHORTEST_SLEEP, LONGEST_SLEEP);
             let timer = tokio::spawn(async move {
                 tokio::time::sleep(wait).await;
                 let _ = actor.cast(GroupMsg::Tick);
