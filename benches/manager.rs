@@ -7,6 +7,7 @@ mod samples;
 #[path = "../tests/support/web.rs"]
 mod web;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -98,12 +99,17 @@ impl Backend for Told {
 
 /// Keeps what the manager itself measured: from a delivery's receipt to the create call.
 #[derive(Default)]
-struct Own(Mutex<Vec<Duration>>);
+struct Own {
+    scale_ups: Mutex<Vec<Duration>>,
+    runners: AtomicU32,
+}
 
 impl Observer for Own {
     fn observe(&self, observation: &Observation<'_>) {
-        if let Observation::ScaleUp { took, .. } = observation {
-            self.0.lock().unwrap().push(*took);
+        match observation {
+            Observation::ScaleUp { took, .. } => self.scale_ups.lock().unwrap().push(*took),
+            Observation::Group { runners, .. } => self.runners.store(runners.iter().sum(), Ordering::SeqCst),
+            _ => {}
         }
     }
 }
@@ -235,7 +241,7 @@ async fn one_job(rounds: u64) {
             answered.push(answer);
         }
     }
-    let mut own = running.own.0.lock().unwrap()[50..].to_vec();
+    let mut own = running.own.scale_ups.lock().unwrap()[50..].to_vec();
     println!("one job: webhook sent to 202 (durable)      {}", percentiles(&mut answered));
     println!("one job: webhook sent to create called      {}", percentiles(&mut seen));
     println!("one job: webhook received to create called  {}", percentiles(&mut own));
@@ -264,7 +270,7 @@ async fn burst(jobs: u64, latency: Duration) {
         seen.push(running.next_create().await.duration_since(sent));
     }
     let all = seen.iter().max().unwrap().as_secs_f64() * 1e3;
-    let mut own = running.own.0.lock().unwrap().clone();
+    let mut own = running.own.scale_ups.lock().unwrap().clone();
     println!("burst of {jobs}, {:>3} ms per GitHub call: all creates called after {all:.0} ms", latency.as_millis());
     println!("  each, webhook received to create called   {}", percentiles(&mut own));
     running.stop().await;
@@ -338,6 +344,9 @@ async fn many_runners() {
     store.close().await;
     let before = resident_mb();
     let running = start(data.path(), Duration::ZERO).await;
+    // Answered only once every runner has its actor.
+    running.directory.command("octo-linux", Command::Healthcheck).await.unwrap();
+    assert_eq!(running.own.runners.load(Ordering::SeqCst), 10_000);
     println!(
         "start with 10,000 runners in the store: serving after {:.0} ms",
         running.began.elapsed().as_secs_f64() * 1e3
