@@ -17,6 +17,7 @@ pub struct Fleet {
     runners: BTreeMap<RunnerName, Arc<Runner>>,
     counts: [u32; RunnerState::ALL.len()],
     idle: BTreeSet<(Timestamp, RunnerName)>,
+    starting: BTreeSet<(Timestamp, RunnerName)>,
     by_id: BTreeMap<RunnerId, RunnerName>,
     by_job: BTreeMap<JobId, RunnerName>,
     ended: VecDeque<(RunnerName, Timestamp)>,
@@ -28,7 +29,9 @@ impl Fleet {
         let before = self.runners.remove(&runner.name);
         if let Some(before) = &before {
             self.count(before.state, -1);
-            self.idle.remove(&(before.since, before.name.clone()));
+            let place = (before.since, before.name.clone());
+            self.idle.remove(&place);
+            self.starting.remove(&place);
         }
         if runner.state.is_final() {
             if let Some(id) = runner.github_id {
@@ -44,9 +47,11 @@ impl Fleet {
             return before;
         }
         self.count(runner.state, 1);
-        if runner.state == RunnerState::Idle {
-            self.idle.insert((runner.since, runner.name.clone()));
-        }
+        match runner.state {
+            RunnerState::Idle => self.idle.insert((runner.since, runner.name.clone())),
+            RunnerState::Starting => self.starting.insert((runner.since, runner.name.clone())),
+            _ => false,
+        };
         if let Some(id) = runner.github_id {
             self.by_id.insert(id, runner.name.clone());
         }
@@ -111,6 +116,12 @@ impl Fleet {
     /// Idle runners, the one that is idle for longest first.
     pub fn idle(&self) -> impl Iterator<Item = (Timestamp, &RunnerName)> {
         self.idle.iter().map(|(since, name)| (*since, name))
+    }
+
+    /// Since when the runner that is starting for longest is starting.
+    #[must_use]
+    pub fn starting_since(&self) -> Option<Timestamp> {
+        self.starting.first().map(|(since, _)| *since)
     }
 
     /// Whether a runner of this name ended at or after `time`.

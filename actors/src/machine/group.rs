@@ -29,6 +29,11 @@ const FINAL_JOBS_MAX: usize = 1000;
 /// Time until the next health check when one side did not answer.
 const HEALTHCHECK_RETRY: Duration = Duration::from_secs(60);
 
+/// A runner that starts for longer than this makes the group look whether it is online: no event tells.
+const LOOK_AFTER: Duration = Duration::from_secs(30);
+/// Time between two such looks.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
 /// Everything a group knows. Changed only through its methods, each of which returns what is to be done.
 #[derive(Debug, Clone)]
 pub struct Group {
@@ -40,6 +45,7 @@ pub struct Group {
     demand: Demand,
     fleet: Fleet,
     suspects: Suspects,
+    last_healthcheck: Timestamp,
     next_healthcheck: Timestamp,
     chance: u64,
     dirty_jobs: BTreeSet<JobId>,
@@ -100,6 +106,7 @@ impl Group {
             demand: Demand::default(),
             fleet: Fleet::default(),
             suspects: Suspects::new(),
+            last_healthcheck: now,
             next_healthcheck: now,
             chance,
             dirty_jobs: BTreeSet::new(),
@@ -169,7 +176,7 @@ impl Group {
         let plan = self.plan(now);
         let scale_down =
             self.fleet.idle().next().filter(|_| plan.surplus > 0).map(|(since, _)| since + self.settings.idle_timeout);
-        [plan.again_at, scale_down].into_iter().flatten().fold(self.next_healthcheck, Timestamp::min)
+        [plan.again_at, scale_down].into_iter().flatten().fold(self.next_look(), Timestamp::min)
     }
 
     /// What changed since the last call and must be saved, if anything did.
@@ -273,15 +280,23 @@ impl Group {
     /// The time of [`Group::wake_at`] has come, or may have.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let mut effects = vec![];
-        if self.next_healthcheck <= now {
+        if self.next_look() <= now {
             effects.push(self.healthcheck(now));
         }
         self.act(now, &mut effects);
         effects
     }
 
+    /// When the next health check is due.
+    fn next_look(&self) -> Timestamp {
+        let look =
+            self.fleet.starting_since().map(|since| (since + LOOK_AFTER).max(self.last_healthcheck + LOOK_EVERY));
+        look.map_or(self.next_healthcheck, |look| look.min(self.next_healthcheck))
+    }
+
     /// Asks for a health check now.
     pub fn healthcheck(&mut self, now: Timestamp) -> Effect {
+        self.last_healthcheck = now;
         self.next_healthcheck = now + self.settings.healthcheck_interval;
         Effect::Healthcheck
     }

@@ -422,3 +422,22 @@ fn a_group_that_ended_before_its_first_look_still_looks_first() {
     w.list(vec![], vec![]);
     assert_eq!(w.runners.len(), 1);
 }
+
+#[test]
+fn a_runner_that_starts_for_long_is_looked_for_before_the_next_regular_health_check() {
+    let mut w = World::new(1, 5);
+    w.pass(0);
+    w.list(vec![], vec![]);
+    w.start_all();
+    w.effects.clear();
+    w.pass(59);
+    assert!(w.effects.is_empty(), "{:?}", w.effects);
+    w.pass(1);
+    assert_eq!(w.effects, ["healthcheck"]);
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.list(vec![remote(name.as_str(), true, false)], vec![instance(name.as_str(), InstanceStatus::Running)]);
+    assert_eq!(w.in_state(RunnerState::Idle), [name]);
+    w.effects.clear();
+    w.pass(500);
+    assert!(w.effects.is_empty(), "{:?}", w.effects);
+}
