@@ -167,8 +167,7 @@ impl Group {
     #[must_use]
     pub fn wake_at(&self, now: Timestamp) -> Timestamp {
         let plan = self.plan(now);
-        let scale_down =
-            self.fleet.idle().next().filter(|_| plan.surplus > 0).map(|(since, _)| since + self.settings.idle_timeout);
+        let scale_down = self.fleet.idle().next().filter(|_| plan.surplus > 0).map(|(since, _)| self.idle_until(since));
         [plan.again_at, scale_down].into_iter().flatten().fold(self.next_healthcheck, Timestamp::min)
     }
 
@@ -282,7 +281,7 @@ impl Group {
 
     /// Asks for a health check now.
     pub fn healthcheck(&mut self, now: Timestamp) -> Effect {
-        self.next_healthcheck = now + self.settings.healthcheck_interval;
+        self.next_healthcheck = backoff::after(now, self.settings.healthcheck_interval);
         Effect::Healthcheck
     }
 
@@ -392,9 +391,13 @@ impl Group {
                 self.dirty = true;
             }
         }
-        let idle_since = now - self.settings.idle_timeout;
-        let leaving = self.fleet.idle().take(plan.surplus as usize).take_while(|(since, _)| *since <= idle_since);
+        let leaving =
+            self.fleet.idle().take(plan.surplus as usize).take_while(|(since, _)| self.idle_until(*since) <= now);
         effects.extend(leaving.map(|(_, name)| Effect::Tell(name.clone(), runner_machine::Event::ScaleDown)));
+    }
+
+    fn idle_until(&self, since: Timestamp) -> Timestamp {
+        backoff::after(since, self.settings.idle_timeout)
     }
 
     fn create(&mut self, job: Option<JobId>, now: Timestamp, effects: &mut Vec<Effect>) -> RunnerName {

@@ -114,8 +114,8 @@ const SECOND_LOOK: Duration = Duration::from_secs(3);
 #[must_use]
 pub fn wake_at(runner: &Runner) -> Option<Timestamp> {
     match runner.state {
-        Starting => Some(runner.retry_at.unwrap_or(runner.since + runner.time_to_start)),
-        Idle | Busy => runner.online_at.map(|online| online + runner.time_to_live),
+        Starting => Some(runner.retry_at.unwrap_or(backoff::after(runner.since, runner.time_to_start))),
+        Idle | Busy => runner.online_at.map(|online| backoff::after(online, runner.time_to_live)),
         Registering | Provisioning | Deleting => runner.retry_at,
         Requested | Gone | Failed => None,
     }
@@ -157,7 +157,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             }
             enter(runner, Failed, now, "GitHub did not register it");
             // Tells the group when to go on.
-            runner.retry_at = wait.map(|wait| now + wait);
+            runner.retry_at = wait.map(|wait| backoff::after(now, wait));
             vec![]
         }
         (Registering, Event::Recovered) => {
@@ -172,7 +172,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         (Provisioning, Event::CreateFailed(error)) => {
             runner.error = Some(format!("creating the instance failed: {error}"));
             if let BackendError::Throttled { retry_after: Some(wait), .. } = error {
-                runner.retry_at = Some(now + wait);
+                runner.retry_at = Some(backoff::after(now, wait));
             }
             let parts = Parts { instance: error.outcome_unknown(), ..Parts::BOTH };
             remove(runner, DeleteReason::CreateFailed, parts, now)
@@ -211,7 +211,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             vec![]
         }
         (Starting, Event::RegistrationLookedUp(Ok(_))) => {
-            if now < runner.since + runner.time_to_start {
+            if now < backoff::after(runner.since, runner.time_to_start) {
                 runner.retry_at = None;
                 return vec![];
             }

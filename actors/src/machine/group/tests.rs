@@ -422,3 +422,15 @@ fn a_group_that_ended_before_its_first_look_still_looks_first() {
     w.list(vec![], vec![]);
     assert_eq!(w.runners.len(), 1);
 }
+
+#[test]
+fn settings_of_any_length_end_at_the_end_of_time() {
+    let mut endless = settings("octo", 1, 2);
+    endless.idle_timeout = Duration::MAX;
+    endless.healthcheck_interval = Duration::MAX;
+    let loaded = Loaded { snapshot: Some(GroupSnapshot::default()), ..Loaded::default() };
+    let now = Timestamp::from_second(1000).unwrap();
+    let mut group = Group::new(Arc::new(endless), &ManagerName::new("test").unwrap(), loaded, 1, now);
+    assert_eq!(group.tick(now).len(), 2);
+    assert_eq!(group.wake_at(now), Timestamp::MAX);
+}

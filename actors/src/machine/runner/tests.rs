@@ -211,6 +211,24 @@ fn failed_removals_are_tried_again_ever_more_slowly() {
     assert!(waits[8] >= 90, "{waits:?}");
 }
 
+#[test]
+fn waits_of_any_length_end_at_the_end_of_time() {
+    let forever = Duration::MAX;
+    let limited = GitHubError::RateLimited { text: "slow".into(), retry_after: forever };
+    let (failed, _) = after(vec![Event::Start, Event::RegisterFailed(limited)]);
+    assert_eq!(failed.retry_at, Some(Timestamp::MAX));
+    let throttled = BackendError::Throttled { text: "slow".into(), retry_after: Some(forever) };
+    let (deleting, _) = after(vec![Event::Start, registered(), Event::CreateFailed(throttled)]);
+    assert_eq!(deleting.retry_at, Some(Timestamp::MAX));
+    let (mut busy, _) = after(vec![Event::Start, registered(), created(), Event::JobStarted(JobId(1))]);
+    busy.time_to_live = forever;
+    assert_eq!(wake_at(&busy), Some(Timestamp::MAX));
+    let (mut starting, _) = after(vec![Event::Start, registered(), created()]);
+    starting.time_to_start = forever;
+    assert_eq!(wake_at(&starting), Some(Timestamp::MAX));
+    assert_eq!(step(starting, Event::RegistrationLookedUp(Ok(None)), t(9)).0.state, Starting);
+}
+
 fn any_event() -> impl Strategy<Value = u8> {
     0..30_u8
 }
