@@ -117,9 +117,12 @@ impl Group {
         effects.push(Effect::Tell(runner, event_of(news)));
     }
 
-    /// By id, else by name.
+    /// By id, else by name. Ids are unique within one scope only: one with another name is somebody else's runner.
     fn our_runner(&self, named: &RunnerRef) -> Option<RunnerName> {
-        let by_id = named.id.and_then(|id| self.fleet.by_id(id));
+        let by_id = named
+            .id
+            .and_then(|id| self.fleet.by_id(id))
+            .filter(|found| named.name.is_empty() || found.name.as_str() == named.name);
         let by_name = || RunnerName::new(&named.name).ok().and_then(|name| self.fleet.get(&name).cloned());
         by_id.cloned().or_else(by_name).map(|runner| runner.name.clone())
     }

@@ -434,3 +434,19 @@ fn settings_of_any_length_end_at_the_end_of_time() {
     assert_eq!(group.tick(now).len(), 2);
     assert_eq!(group.wake_at(now), Timestamp::MAX);
 }
+
+#[test]
+fn a_foreign_runner_of_another_scope_that_has_the_same_id_is_not_taken_for_ours() {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let ours = w.in_state(RunnerState::Starting)[0].clone();
+    w.deliver("p1", 1, InProgress, Some(&ours));
+    let mut foreign = delivery("c9", 9, Completed);
+    foreign.event.runner = Some(RunnerRef { id: w.runners[&ours].github_id, name: "raspberry".into() });
+    w.cursor += 1;
+    let entry = InboxEntry { cursor: Cursor(w.cursor), delivery: foreign, assigned: true, known: None };
+    let effects = w.group.delivered(entry, w.now);
+    w.run(effects);
+    assert_eq!(w.in_state(RunnerState::Busy), [ours]);
+}
