@@ -219,8 +219,10 @@ impl Group {
     pub fn runner_changed(&mut self, runner: Arc<Runner>, now: Timestamp) -> Vec<Effect> {
         let before = self.fleet.put(Arc::clone(&runner));
         let settled = self.snapshot.unsettled.get(&runner.name).is_some_and(|news| match runner.state {
-            RunnerState::Busy => !news.completed,
-            state => state == RunnerState::Deleting || state.is_final(),
+            RunnerState::Busy => !news.completed && runner.job.is_some(),
+            // A removal that can still be called off was decided without the news.
+            RunnerState::Deleting => !runner.removal.as_ref().is_some_and(Removal::may_be_called_off),
+            state => state.is_final(),
         });
         if settled {
             self.snapshot.unsettled.remove(&runner.name);

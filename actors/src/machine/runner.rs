@@ -275,8 +275,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         (Deleting, Event::RegisterFailed(_) | Event::CreateFailed(_)) => pending_parts(runner),
         (Deleting, Event::JobStarted(job)) => {
             runner.job.get_or_insert(job);
-            let may_return = runner.removal.as_ref().is_some_and(|r| r.deregister_first && !r.deregistered);
-            if may_return {
+            if runner.removal.as_ref().is_some_and(Removal::may_be_called_off) {
                 keep(runner, now, &format!("took job {job} before it was removed"));
                 vec![Effect::UpdateMetadata]
             } else {

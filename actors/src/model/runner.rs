@@ -189,6 +189,14 @@ pub struct Removal {
     pub deregister_first: bool,
 }
 
+impl Removal {
+    /// Whether nothing is removed yet, and work may still keep the runner.
+    #[must_use]
+    pub fn may_be_called_off(&self) -> bool {
+        self.deregister_first && !self.deregistered
+    }
+}
+
 /// One step of a runner's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Transition {

@@ -450,3 +450,29 @@ fn a_foreign_runner_of_another_scope_that_has_the_same_id_is_not_taken_for_ours(
     w.run(effects);
     assert_eq!(w.in_state(RunnerState::Busy), [ours]);
 }
+
+#[test]
+fn news_of_a_job_stays_until_the_saved_runner_shows_it() {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.runner_event(&name, Event::RegistrationLookedUp(Ok(Some(remote(name.as_str(), true, false)))));
+    let idle = w.runners[&name].clone();
+    // The event names the runner while its save of something older is still out.
+    let mut event = delivery("p1", 1, InProgress);
+    event.event.runner = Some(RunnerRef { id: None, name: name.to_string() });
+    let entry = InboxEntry { cursor: Cursor(2), delivery: event, assigned: true, known: None };
+    drop(w.group.delivered(entry, w.now));
+    let told = |w: &World| w.group.snapshot().unsettled.contains_key(&name);
+    let leaving = runner_machine::step(idle.clone(), Event::ScaleDown, w.now).0;
+    drop(w.group.runner_changed(Arc::new(leaving.clone()), w.now));
+    assert!(told(&w), "it was leaving before it heard");
+    let mut seen_busy = idle;
+    seen_busy.state = RunnerState::Busy;
+    drop(w.group.runner_changed(Arc::new(seen_busy), w.now));
+    assert!(told(&w), "it is busy, and does not know with what");
+    let kept = runner_machine::step(leaving, Event::JobStarted(JobId(1)), w.now).0;
+    drop(w.group.runner_changed(Arc::new(kept), w.now));
+    assert!(!told(&w));
+}
