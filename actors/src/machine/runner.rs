@@ -223,6 +223,11 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             vec![]
         }
 
+        (Busy, Event::RegistrationLookedUp(Ok(None))) if runner.missed >= CONTRADICTIONS => {
+            runner.error = Some("GitHub does not know it any more".to_owned());
+            remove(runner, DeleteReason::LeakedInstance, Parts::BOTH, now)
+        }
+
         (Idle | Busy, Event::Tick) => {
             if wake_at(runner).is_some_and(|due| due <= now) {
                 remove(runner, DeleteReason::TimeToLive, Parts::BOTH, now)
@@ -347,15 +352,17 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
 pub fn minds(runner: &Runner, sighting: &Sighting) -> bool {
     let registered = matches!(&sighting.registration, Seen::Present(remote) if remote.online);
     let busy = matches!(&sighting.registration, Seen::Present(remote) if remote.busy);
+    let offline = matches!(&sighting.registration, Seen::Present(remote) if !remote.online);
+    let lost = sighting.registration == Seen::Absent;
     let running = match &sighting.instance {
         Seen::Present(instance) => instance.status != InstanceStatus::Stopped,
         Seen::Unknown => true,
         Seen::Absent => false,
     };
     match runner.state {
-        Starting => registered || !running || sighting.registration == Seen::Absent || runner.missed > 0,
-        Idle => busy || !running || sighting.registration == Seen::Absent || runner.missed > 0,
-        Busy => !running || runner.missed > 0 || (runner.job.is_none() && !busy),
+        Starting => registered || !running || lost || runner.missed > 0,
+        Idle => busy || offline || !running || lost || runner.missed > 0,
+        Busy => !running || lost || runner.missed > 0 || (runner.job.is_none() && !busy),
         Requested | Registering | Provisioning | Deleting | Gone | Failed => false,
     }
 }
@@ -398,7 +405,24 @@ fn sighted(runner: &mut Runner, sighting: Sighting, now: Timestamp) -> Vec<Effec
             runner.missed += 1;
             if runner.missed >= CONTRADICTIONS {
                 runner.error = Some("GitHub does not list it any more".to_owned());
-                return remove(runner, DeleteReason::LeakedInstance, Parts::BOTH, now);
+                let parts = Parts { deregister_first: true, ..Parts::BOTH };
+                return remove(runner, DeleteReason::LeakedInstance, parts, now);
+            }
+        }
+        // Its job is over, and the event that says so got lost: GitHub forgets a runner only when it has none.
+        Busy if !registered => {
+            runner.missed += 1;
+            if runner.missed >= CONTRADICTIONS {
+                return vec![Effect::LookUpRegistration];
+            }
+        }
+        // It waits for work that cannot reach it, in the place of one that could do it.
+        Idle if matches!(&sighting.registration, Seen::Present(remote) if !remote.online) => {
+            runner.missed += 1;
+            if runner.missed >= CONTRADICTIONS {
+                runner.error = Some("GitHub lists it as offline".to_owned());
+                let parts = Parts { deregister_first: true, ..Parts::BOTH };
+                return remove(runner, DeleteReason::LeakedInstance, parts, now);
             }
         }
         // Only GitHub's lagging flag made it busy, and the flag is gone.
