@@ -228,6 +228,9 @@ impl Group {
             self.snapshot.unsettled.remove(&runner.name);
             self.dirty = true;
         }
+        if runner.has_served() && before.as_ref().is_none_or(|b| !b.has_served()) {
+            self.succeeded();
+        }
         if before.as_ref().is_none_or(|b| b.state != runner.state) {
             self.runner_entered(&runner, now);
         }
@@ -246,11 +249,6 @@ impl Group {
             }
             RunnerState::Idle | RunnerState::Busy => {
                 self.note_job(runner, now, Milestone::RunnerOnline { runner: name });
-                if self.snapshot.failures > 0 || self.snapshot.not_before.is_some() {
-                    self.snapshot.failures = 0;
-                    self.snapshot.not_before = None;
-                    self.dirty = true;
-                }
             }
             RunnerState::Failed => self.failed(runner, now),
             RunnerState::Gone if runner.removal.as_ref().is_some_and(|r| r.reason == DeleteReason::StartTimeout) => {
@@ -260,9 +258,21 @@ impl Group {
         }
     }
 
+    /// A runner came to life, whatever state it is in by now.
+    fn succeeded(&mut self) {
+        if self.snapshot.failures > 0 || self.snapshot.not_before.is_some() {
+            self.snapshot.failures = 0;
+            self.snapshot.not_before = None;
+            self.dirty = true;
+        }
+    }
+
     fn failed(&mut self, runner: &Runner, now: Timestamp) {
         let error = runner.error.clone().unwrap_or_else(|| "unknown error".to_owned());
-        self.snapshot.failures = self.snapshot.failures.saturating_add(1);
+        // Those that were tried side by side fail once together: one short fault is not fifty in a row.
+        if runner.attempt.0 >= self.snapshot.failures {
+            self.snapshot.failures = self.snapshot.failures.saturating_add(1);
+        }
         let wait = backoff::CREATE.delay(self.snapshot.failures, self.next_chance());
         let due = runner.retry_at.unwrap_or(now).max(now + wait);
         self.snapshot.not_before = self.snapshot.not_before.max(Some(due));

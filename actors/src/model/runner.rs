@@ -176,6 +176,14 @@ pub struct Runner {
     pub history: Vec<Transition>,
 }
 
+impl Runner {
+    /// Whether it was online or had a job, at any time.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.online_at.is_some() || self.job.is_some()
+    }
+}
+
 /// The two halves of a removal; the runner is gone when both are done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {

@@ -254,7 +254,7 @@ fn failures_back_off_and_one_runner_at_a_time_tries_again() {
         w.runner_event(&name, Event::RegisterFailed(error));
     }
     assert_eq!(w.in_state(RunnerState::Failed).len(), 3);
-    assert_eq!(w.group.snapshot().failures, 3);
+    assert_eq!(w.group.snapshot().failures, 1, "tried side by side, failed once");
     assert_eq!(w.in_state(RunnerState::Registering).len(), 0);
     w.pass(4);
     assert_eq!(w.in_state(RunnerState::Registering).len(), 1, "one probe");
@@ -475,4 +475,57 @@ fn news_of_a_job_stays_until_the_saved_runner_shows_it() {
     let kept = runner_machine::step(leaving, Event::JobStarted(JobId(1)), w.now).0;
     drop(w.group.runner_changed(Arc::new(kept), w.now));
     assert!(!told(&w));
+}
+
+#[test]
+fn a_burst_that_fails_together_waits_no_longer_than_one_that_fails() {
+    let mut w = World::new(0, 50);
+    for job in 1..=50 {
+        w.deliver(&format!("q{job}"), job, Queued, None);
+    }
+    for name in w.in_state(RunnerState::Registering) {
+        w.runner_event(&name, Event::RegisterFailed(crate::port::GitHubError::Forbidden("no".into())));
+    }
+    w.pass(1);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1, "the first probe after a second");
+    for failures in 2..=4 {
+        let probe = w.in_state(RunnerState::Registering)[0].clone();
+        w.runner_event(&probe, Event::RegisterFailed(crate::port::GitHubError::Forbidden("no".into())));
+        assert_eq!(w.group.snapshot().failures, failures);
+        w.pass(300);
+    }
+}
+
+#[test]
+fn a_runner_that_was_quick_proves_that_it_works_again() {
+    let mut w = World::new(0, 5);
+    for job in 1..=3 {
+        w.deliver(&format!("q{job}"), job, Queued, None);
+    }
+    for name in w.in_state(RunnerState::Registering) {
+        w.runner_event(&name, Event::RegisterFailed(crate::port::GitHubError::Forbidden("no".into())));
+    }
+    w.pass(4);
+    w.start_all();
+    // Its job is over before anything between was saved.
+    let probe = w.in_state(RunnerState::Starting)[0].clone();
+    let effects = w.group.delivered(
+        InboxEntry {
+            cursor: Cursor(9),
+            delivery: Delivery {
+                event: JobEvent {
+                    runner: Some(RunnerRef { id: None, name: probe.to_string() }),
+                    ..delivery("c1", 1, Completed).event
+                },
+                ..delivery("c1", 1, Completed)
+            },
+            assigned: true,
+            known: None,
+        },
+        w.now,
+    );
+    w.run(effects);
+    assert_eq!(w.runners[&probe].state, RunnerState::Deleting);
+    assert_eq!(w.group.snapshot().failures, 0);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 2);
 }
