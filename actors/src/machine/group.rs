@@ -29,6 +29,9 @@ const FINAL_JOBS_MAX: usize = 1000;
 /// Time until the next health check when one side did not answer.
 const HEALTHCHECK_RETRY: Duration = Duration::from_secs(60);
 
+/// Time until a runner that should leave, and does not show it, is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
+
 /// Everything a group knows. Changed only through its methods, each of which returns what is to be done.
 #[derive(Debug, Clone)]
 pub struct Group {
@@ -168,6 +171,8 @@ impl Group {
     pub fn wake_at(&self, now: Timestamp) -> Timestamp {
         let plan = self.plan(now);
         let scale_down = self.fleet.idle().next().filter(|_| plan.surplus > 0).map(|(since, _)| self.idle_until(since));
+        // One that is due was told already, and has yet to show it.
+        let scale_down = scale_down.map(|due| if due <= now { now + TELL_AGAIN } else { due });
         [plan.again_at, scale_down].into_iter().flatten().fold(self.next_healthcheck, Timestamp::min)
     }
 

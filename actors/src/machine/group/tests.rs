@@ -529,3 +529,19 @@ fn a_runner_that_was_quick_proves_that_it_works_again() {
     assert_eq!(w.group.snapshot().failures, 0);
     assert_eq!(w.in_state(RunnerState::Registering).len(), 2);
 }
+
+#[test]
+fn a_runner_that_does_not_leave_at_once_is_told_again_without_haste() {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.runner_event(&name, Event::RegistrationLookedUp(Ok(Some(remote(name.as_str(), true, false)))));
+    w.deliver("c1", 1, Completed, None);
+    w.pass(299);
+    assert_eq!(w.group.wake_at(w.now), w.now + Duration::from_secs(1));
+    w.now += jiff::SignedDuration::from_secs(1);
+    // Its save is stuck, or its actor is parked: it stays idle for all that the group knows.
+    assert!(w.group.tick(w.now).iter().any(|e| matches!(e, Effect::Tell(_, Event::ScaleDown))));
+    assert!(w.group.wake_at(w.now) >= w.now + Duration::from_secs(1));
+}
