@@ -163,7 +163,7 @@ impl Group {
     /// Whether it could create one more runner now.
     #[must_use]
     pub fn has_capacity(&self) -> bool {
-        !self.snapshot.drained && self.fleet.total() < self.settings.max && self.snapshot.failures == 0
+        !self.snapshot.drained && self.total() < self.settings.max && self.snapshot.failures == 0
     }
 
     /// When to call [`Group::tick`], if nothing happens before.
@@ -364,6 +364,12 @@ impl Group {
         effects.push(Effect::Spawn(runner, runner_machine::Event::Recovered));
     }
 
+    /// Everything of ours that may exist: the fleet, and instances that nobody tracks and that are not removed yet.
+    fn total(&self) -> u32 {
+        let untracked = self.suspects.iter().filter(|(name, s)| s.instance && self.fleet.get(name).is_none()).count();
+        self.fleet.total().saturating_add(u32::try_from(untracked).unwrap_or(u32::MAX))
+    }
+
     fn hold(&self) -> Option<Hold> {
         if self.snapshot.drained {
             Some(Hold::Drained)
@@ -378,7 +384,7 @@ impl Group {
         let situation = Situation {
             demand: u32::try_from(self.demand.len()).unwrap_or(u32::MAX),
             available: self.fleet.available(),
-            total: self.fleet.total(),
+            total: self.total(),
             min: self.settings.min,
             max: self.settings.max,
             hold: self.hold(),

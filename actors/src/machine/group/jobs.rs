@@ -152,10 +152,8 @@ impl Group {
                 reason: self.snapshot.last_error.as_ref().map(|e| e.text.clone()).unwrap_or_default(),
                 until: Some(until),
             },
-            (None, None) if self.fleet.total() < self.settings.max => return,
-            (None, None) => {
-                Milestone::WaitingForCapacity { ahead, runners: self.fleet.total(), max: self.settings.max }
-            }
+            (None, None) if self.total() < self.settings.max => return,
+            (None, None) => Milestone::WaitingForCapacity { ahead, runners: self.total(), max: self.settings.max },
         };
         if let Some(job) = self.jobs.get_mut(&id) {
             Arc::make_mut(job).note(now, what);

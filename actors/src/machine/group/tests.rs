@@ -545,3 +545,24 @@ fn a_runner_that_does_not_leave_at_once_is_told_again_without_haste() {
     assert!(w.group.tick(w.now).iter().any(|e| matches!(e, Effect::Tell(_, Event::ScaleDown))));
     assert!(w.group.wake_at(w.now) >= w.now + Duration::from_secs(1));
 }
+
+#[test]
+fn an_instance_that_nobody_tracks_holds_its_place_until_it_is_gone() {
+    let mut w = World::with(0, 1, Loaded::default());
+    w.deliver("q1", 1, Queued, None);
+    let listing = || vec![instance("octo-aaaaaaaa", InstanceStatus::Running)];
+    w.list(vec![], listing());
+    assert!(w.runners.is_empty(), "one of one exists");
+    w.pass(61);
+    w.list(vec![], listing());
+    assert_eq!(w.in_state(RunnerState::Deleting).len(), 1);
+    w.finish_removals();
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
+    // One that went by itself frees its place with the next listing.
+    let mut w = World::with(0, 1, Loaded::default());
+    w.deliver("q1", 1, Queued, None);
+    w.list(vec![], listing());
+    w.pass(61);
+    w.list(vec![], vec![]);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
+}
