@@ -371,6 +371,7 @@ impl State {
         let args = RunnerArgs {
             runner,
             token: running.token,
+            saved: !matches!(event, crate::machine::runner::Event::Found),
             interpreter: Arc::clone(&self.interpreter),
             group: myself.clone(),
         };

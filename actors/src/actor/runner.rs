@@ -29,6 +29,8 @@ pub(crate) struct RunnerActor;
 pub(crate) struct Args {
     pub(crate) runner: Arc<Runner>,
     pub(crate) token: FencingToken,
+    /// Whether the store has it as it is; otherwise it is saved before anything is done for it.
+    pub(crate) saved: bool,
     pub(crate) interpreter: Arc<Interpreter>,
     pub(crate) group: ActorRef<GroupMsg>,
 }
@@ -64,10 +66,10 @@ impl Actor for RunnerActor {
     async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         Ok(State {
             runner: Arc::clone(&args.runner),
+            dirty: !args.saved,
             args,
             waiting: vec![],
             held: vec![],
-            dirty: false,
             saving: false,
             save_failures: 0,
             out: HashSet::new(),

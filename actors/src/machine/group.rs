@@ -361,7 +361,7 @@ impl Group {
         runner.history = vec![Transition { state, at: now, reason: why.to_owned() }];
         let runner = Arc::new(runner);
         self.fleet.put(Arc::clone(&runner));
-        effects.push(Effect::Spawn(runner, runner_machine::Event::Recovered));
+        effects.push(Effect::Spawn(runner, runner_machine::Event::Found));
     }
 
     /// Everything of ours that may exist: the fleet, and instances that nobody tracks and that are not removed yet.

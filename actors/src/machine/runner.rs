@@ -18,6 +18,8 @@ use RunnerState::{Busy, Deleting, Failed, Gone, Idle, Provisioning, Registering,
 pub enum Event {
     /// Begin: it was just requested.
     Start,
+    /// It was found outside, untracked, in the state that it has now: go on from there.
+    Found,
     /// The manager (or just this actor) was started again; calls that were out are lost.
     Recovered,
     /// GitHub registered it.
@@ -300,7 +302,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             }
             pending_parts(runner)
         }
-        (Deleting, Event::Recovered) => {
+        (Deleting, Event::Recovered | Event::Found) => {
             runner.retry_at = None;
             pending_parts(runner)
         }
@@ -330,6 +332,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         (
             Requested | Registering | Provisioning | Starting | Idle | Busy | Deleting,
             Event::Start
+            | Event::Found
             | Event::Recovered
             | Event::Registered { .. }
             | Event::RegisterFailed(_)

@@ -31,6 +31,8 @@ pub struct Earth {
     chance: AtomicU64,
     /// How long each call takes.
     pub latency: Mutex<Duration>,
+    /// How much longer each create takes.
+    pub create_takes: Mutex<Duration>,
     /// The next saves fail.
     pub store_fails: AtomicU64,
     /// The next call for entropy panics.
@@ -158,6 +160,8 @@ impl Backend for Earth {
 
     async fn create(&self, spec: InstanceSpec) -> Result<Instance, BackendError> {
         self.pause().await;
+        let more = *self.create_takes.lock().unwrap();
+        tokio::time::sleep(more).await;
         {
             let mut things = self.things();
             things.instances.insert(spec.runner.clone(), spec.owner);

@@ -274,7 +274,7 @@ fn an_idle_runner_that_github_cannot_reach_or_find_gives_its_place_away() {
 }
 
 fn any_event() -> impl Strategy<Value = u8> {
-    0..30_u8
+    0..31_u8
 }
 
 fn event(n: u8) -> Event {
@@ -316,6 +316,7 @@ fn event(n: u8) -> Event {
             registration: Seen::Present(remote(true, false)),
             instance: Seen::Present(instance(InstanceStatus::Stopped)),
         }),
+        29 => Event::Found,
         _ => Event::Tick,
     }
 }

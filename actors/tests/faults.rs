@@ -1,0 +1,39 @@
+//! Faults at the worst moment, against the real actors on a paused clock.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
+
+#[allow(dead_code, reason = "shared with the other tests")]
+mod support;
+
+use std::time::Duration;
+
+use actors::id::{GroupName, RunnerId};
+use actors::model::delivery::JobAction::Queued;
+use actors::port::backend::Owner;
+use actors::port::github::RemoteRunner;
+use support::{Earth, settings, start, until};
+
+fn octo() -> GroupName {
+    GroupName::new("octo").unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_adopted_still_counts_after_a_restart() {
+    let earth = Earth::new();
+    for n in 1..=2 {
+        let name = octo().runner_name(n);
+        let labels = vec!["managed-by-test".to_owned()];
+        let remote = RemoteRunner { id: RunnerId(900 + n), name: name.to_string(), online: true, busy: true, labels };
+        earth.things().registered.insert(name.to_string(), remote);
+        let owner = Owner { manager: actors::id::ManagerName::new("test").unwrap(), group: octo() };
+        earth.things().instances.insert(name, owner);
+    }
+    let manager = start(&earth, &[settings("octo", 0, 2)]).await;
+    until("it looked", || earth.things().listings > 0).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    manager.system.kill().await;
+
+    let manager = start(&earth, &[settings("octo", 0, 2)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(earth.things().created.len(), 0, "two of two exist");
+}
