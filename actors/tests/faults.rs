@@ -4,10 +4,12 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use actors::actor::directory::Command;
 use actors::id::{GroupName, RunnerId};
-use actors::model::delivery::JobAction::Queued;
+use actors::model::delivery::JobAction::{Completed, InProgress, Queued};
 use actors::port::backend::Owner;
 use actors::port::github::RemoteRunner;
 use support::{Earth, settings, start, until};
@@ -36,4 +38,26 @@ async fn what_was_adopted_still_counts_after_a_restart() {
     manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(earth.things().created.len(), 0, "two of two exist");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_waits_for_the_store_gives_way_to_work_that_came_meanwhile() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 2)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    until("its instance exists", || earth.things().instances.len() == 1).await;
+    manager.deliver("c-1".into(), "octo", 1, Completed, None).await;
+    let name = earth.things().created[0].to_string();
+    earth.things().registered.get_mut(&name).unwrap().online = true;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    manager.front.directory.command("octo", Command::Healthcheck).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(299)).await;
+    // It becomes superfluous and gets work while nothing can be saved; GitHub's busy flag lags.
+    earth.store_fails.store(40, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    manager.deliver("p-2".into(), "octo", 2, InProgress, Some(&name)).await;
+    until("the store heals", || earth.store_fails.load(Ordering::SeqCst) == 0).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(earth.things().registered.contains_key(&name), "it works");
+    assert_eq!(earth.things().instances.len(), 1);
 }

@@ -13,7 +13,7 @@ use crate::actor::effect::Interpreter;
 use crate::actor::group::GroupMsg;
 use crate::id::FencingToken;
 use crate::machine::backoff;
-use crate::machine::runner::{Effect, Event, step, wake_at};
+use crate::machine::runner::{Effect, Event, step, still_wanted, wake_at};
 use crate::model::runner::{Runner, RunnerState};
 use crate::port::StoreError;
 use crate::port::store::Changes;
@@ -175,7 +175,8 @@ impl State {
     fn launch(&mut self, myself: &ActorRef<Msg>, effect: Effect) {
         let kind = discriminant(&effect);
         let world = self.args.interpreter.world().clone();
-        if world.stopping.is_cancelled() || !self.out.insert(kind) {
+        // What was decided before the last save may be overtaken by what was saved.
+        if world.stopping.is_cancelled() || !still_wanted(&self.runner, &effect) || !self.out.insert(kind) {
             return;
         }
         let (interpreter, runner, actor) =

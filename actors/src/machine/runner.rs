@@ -510,6 +510,22 @@ fn pending_parts(runner: &Runner) -> Vec<Effect> {
     effects
 }
 
+/// Whether an effect that was decided a while ago is still to be carried out: a removal may be called off meanwhile.
+#[must_use]
+pub fn still_wanted(runner: &Runner, effect: &Effect) -> bool {
+    match effect {
+        Effect::Deregister | Effect::DeleteInstance => {
+            let kind = std::mem::discriminant(effect);
+            runner.state == Deleting && pending_parts(runner).iter().any(|p| std::mem::discriminant(p) == kind)
+        }
+        Effect::Register
+        | Effect::CreateInstance { .. }
+        | Effect::LookUpInstance
+        | Effect::LookUpRegistration
+        | Effect::UpdateMetadata => true,
+    }
+}
+
 /// Calls a removal off: the runner has work.
 fn keep(runner: &mut Runner, now: Timestamp, why: &str) {
     runner.removal = None;
