@@ -61,3 +61,18 @@ async fn a_removal_that_waits_for_the_store_gives_way_to_work_that_came_meanwhil
     assert!(earth.things().registered.contains_key(&name), "it works");
     assert_eq!(earth.things().instances.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_that_is_out_when_its_group_fails_does_not_end_in_one_runner_too_many() {
+    let earth = Earth::new();
+    *earth.create_takes.lock().unwrap() = Duration::from_secs(20);
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    *earth.panics_once.lock().unwrap() = Some(octo());
+    manager.front.directory.poke(&octo());
+    until("it failed", || earth.panics_once.lock().unwrap().is_none()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(earth.things().instances.len(), 1, "it serves again");
+    assert_eq!(earth.things().peak, 1);
+}

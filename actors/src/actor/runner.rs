@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::actor::effect::Interpreter;
 use crate::actor::group::GroupMsg;
@@ -54,6 +55,8 @@ pub(crate) struct State {
     save_failures: u32,
     /// Calls that are out, so that a retry does not double them.
     out: HashSet<Discriminant<Effect>>,
+    /// Ends them with this actor, however it ends: the next one must not find them at work behind its back.
+    calls: DropGuard,
     timer: Option<JoinHandle<()>>,
     timer_due: Option<Timestamp>,
 }
@@ -73,6 +76,7 @@ impl Actor for RunnerActor {
             saving: false,
             save_failures: 0,
             out: HashSet::new(),
+            calls: CancellationToken::new().drop_guard(),
             timer: None,
             timer_due: None,
         })
@@ -181,9 +185,11 @@ impl State {
         }
         let (interpreter, runner, actor) =
             (Arc::clone(&self.args.interpreter), Arc::clone(&self.runner), myself.clone());
+        let ended = self.calls.token().clone();
         world.tasks.spawn(async move {
-            let event = interpreter.perform(&runner, effect).await;
-            let _ = actor.cast(Msg::Done(kind, event));
+            if let Some(event) = ended.run_until_cancelled(interpreter.perform(&runner, effect)).await {
+                let _ = actor.cast(Msg::Done(kind, event));
+            }
         });
     }
 

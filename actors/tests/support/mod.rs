@@ -39,6 +39,8 @@ pub struct Earth {
     pub entropy_panics: AtomicBool,
     /// Observations of this group panic.
     pub panics_for: Mutex<Option<GroupName>>,
+    /// One observation of this group panics.
+    pub panics_once: Mutex<Option<GroupName>>,
     /// Answers to creates get lost after they worked.
     pub lose_creates: AtomicU64,
 }
@@ -97,7 +99,8 @@ impl Observer for Earth {
     fn observe(&self, observation: &Observation<'_>) {
         if let Observation::Group { group, .. } = observation {
             let panics = self.panics_for.lock().unwrap_or_else(|p| p.into_inner()).as_ref() == Some(group);
-            assert!(!panics, "cannot look at {group}");
+            let once = self.panics_once.lock().unwrap_or_else(|p| p.into_inner()).take_if(|g| g == *group).is_some();
+            assert!(!panics && !once, "cannot look at {group}");
         }
     }
 }
