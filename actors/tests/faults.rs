@@ -7,7 +7,7 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use actors::actor::directory::Command;
+use actors::actor::directory::{Command, Health};
 use actors::id::{GroupName, RunnerId};
 use actors::model::delivery::JobAction::{Completed, InProgress, Queued};
 use actors::port::backend::Owner;
@@ -75,4 +75,18 @@ async fn a_creation_that_is_out_when_its_group_fails_does_not_end_in_one_runner_
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(earth.things().instances.len(), 1, "it serves again");
     assert_eq!(earth.things().peak, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_group_serves_again_by_itself_once_the_fault_heals() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    *earth.panics_for.lock().unwrap() = Some(octo());
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    let parked = || matches!(manager.front.directory.entry("octo").unwrap().health, Health::Parked { .. });
+    until("it is parked", parked).await;
+    tokio::time::sleep(Duration::from_secs(400)).await;
+    assert!(parked(), "again, as long as the fault lasts");
+    *earth.panics_for.lock().unwrap() = None;
+    until("it serves", || earth.things().instances.len() == 1).await;
 }
