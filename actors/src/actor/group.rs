@@ -303,6 +303,10 @@ impl State {
     async fn tick(&mut self, myself: &ActorRef<GroupMsg>) {
         let now = self.now();
         let Some(running) = &mut self.running else { return };
+        // The timer that sent this may not count as finished yet, on another thread: it must not be relied on again.
+        if let Some((_, timer)) = running.timer.take() {
+            timer.abort();
+        }
         let effects = running.group.tick(now);
         self.carry_out(myself, effects).await;
     }
