@@ -150,10 +150,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         }
         (Registering, Event::RegisterFailed(error)) => {
             runner.error = Some(format!("registering at GitHub failed: {error}"));
-            let wait = match &error {
-                GitHubError::RateLimited { retry_after, .. } => Some(*retry_after),
-                _ => None,
-            };
+            let wait = asked_to_wait(&error);
             if error.outcome_unknown() {
                 return remove(runner, DeleteReason::CreateFailed, Parts { instance: false, ..Parts::BOTH }, now);
             }
@@ -221,7 +218,9 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             remove(runner, DeleteReason::StartTimeout, Parts { deregister_first: true, ..Parts::BOTH }, now)
         }
         (Starting, Event::RegistrationLookedUp(Err(error))) => {
+            let wait = asked_to_wait(&error);
             retry_later(runner, format!("looking it up at GitHub failed: {error}"), now);
+            wait_at_least(runner, wait, now);
             vec![]
         }
 
@@ -319,7 +318,12 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             vec![]
         }
         (Deleting, Event::InstanceDeleted(Err(error))) => {
+            let wait = match &error {
+                BackendError::Throttled { retry_after, .. } => *retry_after,
+                _ => None,
+            };
             retry_later(runner, format!("deleting the instance failed: {error}"), now);
+            wait_at_least(runner, wait, now);
             vec![]
         }
 
@@ -460,7 +464,9 @@ fn deregistered(runner: &mut Runner, answer: Result<Deregistered, GitHubError>, 
             vec![]
         }
         Err(error) => {
+            let wait = asked_to_wait(&error);
             retry_later(runner, format!("removing its registration failed: {error}"), now);
+            wait_at_least(runner, wait, now);
             vec![]
         }
     }
@@ -557,6 +563,18 @@ fn retry_later(runner: &mut Runner, error: String, now: Timestamp) {
     let chance = backoff::mix(u64::from(runner.retries) ^ now.as_millisecond().unsigned_abs());
     runner.retry_at = Some(now + backoff::CLEANUP.delay(runner.retries, chance));
     runner.error = Some(error);
+}
+
+fn asked_to_wait(error: &GitHubError) -> Option<Duration> {
+    match error {
+        GitHubError::RateLimited { retry_after, .. } => Some(*retry_after),
+        _ => None,
+    }
+}
+
+/// Whoever said how long to wait is not asked before.
+fn wait_at_least(runner: &mut Runner, wait: Option<Duration>, now: Timestamp) {
+    runner.retry_at = runner.retry_at.max(wait.map(|wait| backoff::after(now, wait)));
 }
 
 fn enter(runner: &mut Runner, state: RunnerState, now: Timestamp, why: &str) {

@@ -273,6 +273,21 @@ fn an_idle_runner_that_github_cannot_reach_or_find_gives_its_place_away() {
     }
 }
 
+#[test]
+fn who_asks_to_wait_is_not_asked_before() {
+    let wait = Duration::from_secs(900);
+    let limited = || GitHubError::RateLimited { text: "slow".into(), retry_after: wait };
+    let starting = || after(vec![Event::Start, registered(), created()]).0;
+    let looked = step(starting(), Event::RegistrationLookedUp(Err(limited())), t(700)).0;
+    let deleting = || step(starting(), Event::JobCompleted(JobId(1)), t(700)).0;
+    let deregistered = step(deleting(), Event::Deregistered(Err(limited())), t(700)).0;
+    let throttled = BackendError::Throttled { text: "slow".into(), retry_after: Some(wait) };
+    let deleted = step(deleting(), Event::InstanceDeleted(Err(throttled)), t(700)).0;
+    for runner in [looked, deregistered, deleted] {
+        assert!(wake_at(&runner).unwrap() >= t(1600), "{runner:?}");
+    }
+}
+
 fn any_event() -> impl Strategy<Value = u8> {
     0..31_u8
 }
