@@ -8,8 +8,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actors::actor::directory::{Command, Health};
-use actors::id::{GroupName, RunnerId};
+use actors::id::{GroupName, RunnerId, RunnerName};
 use actors::model::delivery::JobAction::{Completed, InProgress, Queued};
+use actors::model::runner::RunnerState;
+use actors::port::Store;
 use actors::port::backend::Owner;
 use actors::port::github::RemoteRunner;
 use support::{Earth, settings, start, until};
@@ -89,4 +91,31 @@ async fn a_parked_group_serves_again_by_itself_once_the_fault_heals() {
     assert!(parked(), "again, as long as the fault lasts");
     *earth.panics_for.lock().unwrap() = None;
     until("it serves", || earth.things().instances.len() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_a_store_that_heals_within_its_grace() {
+    let earth = Earth::new();
+    *earth.create_takes.lock().unwrap() = Duration::from_secs(5);
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let name = earth.things().registered.keys().next().unwrap().clone();
+    earth.store_fails.store(5, Ordering::SeqCst);
+    assert!(manager.system.stop(Duration::from_secs(30)).await);
+    let saved = Store::runner(&*earth, &RunnerName::new(name).unwrap()).await.unwrap().unwrap();
+    assert_eq!(saved.state, RunnerState::Starting, "its instance is made, and that is known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_wait_for_a_store_beyond_its_grace() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    earth.store_fails.store(u64::MAX, Ordering::SeqCst);
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let began = tokio::time::Instant::now();
+    assert!(!manager.system.stop(Duration::from_secs(30)).await, "and says so");
+    assert!(began.elapsed() < Duration::from_secs(35));
 }

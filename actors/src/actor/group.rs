@@ -507,7 +507,11 @@ impl State {
                 tracing::error!(group = %self.args.settings.name, %error, "cannot save, trying again");
                 running.group.changes_were_not_saved(jobs);
                 let wait = SAVE_RETRY.delay(running.save_failures, self.args.world.clock.entropy());
-                myself.send_after(wait, || GroupMsg::SaveAgain);
+                let actor = myself.clone();
+                self.args.world.tasks.spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    let _ = actor.cast(GroupMsg::SaveAgain);
+                });
             }
         }
     }

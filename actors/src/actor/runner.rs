@@ -170,8 +170,14 @@ impl State {
                 // The group's own save tells of it; a thousand runners need not.
                 self.dirty = true;
                 self.save_failures += 1;
-                let wait = SAVE_RETRY.delay(self.save_failures, self.args.interpreter.world().clock.entropy());
-                myself.send_after(wait, || Msg::SaveAgain);
+                let world = self.args.interpreter.world();
+                let wait = SAVE_RETRY.delay(self.save_failures, world.clock.entropy());
+                let actor = myself.clone();
+                // Among the tasks, so that a shutdown waits for what is not saved yet.
+                world.tasks.spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    let _ = actor.cast(Msg::SaveAgain);
+                });
             }
         }
     }
