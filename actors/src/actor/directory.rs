@@ -77,7 +77,7 @@ pub enum Health {
     Running,
     /// It is being started, for the first time or again.
     Starting,
-    /// It failed too often and stays stopped until it is reset.
+    /// It failed too often and stays stopped until it is reset, or tried again after some minutes.
     Parked {
         /// What it failed with last.
         error: String,

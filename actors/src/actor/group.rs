@@ -306,6 +306,10 @@ impl State {
     async fn tick(&mut self, myself: &ActorRef<GroupMsg>) {
         let now = self.now();
         let Some(running) = &mut self.running else { return };
+        // The timer that sent this may not count as finished yet, on another thread: it must not be relied on again.
+        if let Some((_, timer)) = running.timer.take() {
+            timer.abort();
+        }
         let effects = running.group.tick(now);
         self.carry_out(myself, effects).await;
     }
@@ -374,6 +378,7 @@ impl State {
         let args = RunnerArgs {
             runner,
             token: running.token,
+            saved: !matches!(event, crate::machine::runner::Event::Found),
             interpreter: Arc::clone(&self.interpreter),
             group: myself.clone(),
         };
@@ -505,7 +510,11 @@ impl State {
                 tracing::error!(group = %self.args.settings.name, %error, "cannot save, trying again");
                 running.group.changes_were_not_saved(jobs);
                 let wait = SAVE_RETRY.delay(running.save_failures, self.args.world.clock.entropy());
-                myself.send_after(wait, || GroupMsg::SaveAgain);
+                let actor = myself.clone();
+                self.args.world.tasks.spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    let _ = actor.cast(GroupMsg::SaveAgain);
+                });
             }
         }
     }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::actor::effect::Interpreter;
 use crate::actor::group::GroupMsg;
 use crate::id::FencingToken;
 use crate::machine::backoff;
-use crate::machine::runner::{Effect, Event, step, wake_at};
+use crate::machine::runner::{Effect, Event, step, still_wanted, wake_at};
 use crate::model::runner::{Runner, RunnerState};
 use crate::port::StoreError;
 use crate::port::store::Changes;
@@ -29,6 +30,8 @@ pub(crate) struct RunnerActor;
 pub(crate) struct Args {
     pub(crate) runner: Arc<Runner>,
     pub(crate) token: FencingToken,
+    /// Whether the store has it as it is; otherwise it is saved before anything is done for it.
+    pub(crate) saved: bool,
     pub(crate) interpreter: Arc<Interpreter>,
     pub(crate) group: ActorRef<GroupMsg>,
 }
@@ -52,6 +55,8 @@ pub(crate) struct State {
     save_failures: u32,
     /// Calls that are out, so that a retry does not double them.
     out: HashSet<Discriminant<Effect>>,
+    /// Ends them with this actor, however it ends: the next one must not find them at work behind its back.
+    calls: DropGuard,
     timer: Option<JoinHandle<()>>,
     timer_due: Option<Timestamp>,
 }
@@ -64,13 +69,14 @@ impl Actor for RunnerActor {
     async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         Ok(State {
             runner: Arc::clone(&args.runner),
+            dirty: !args.saved,
             args,
             waiting: vec![],
             held: vec![],
-            dirty: false,
             saving: false,
             save_failures: 0,
             out: HashSet::new(),
+            calls: CancellationToken::new().drop_guard(),
             timer: None,
             timer_due: None,
         })
@@ -164,8 +170,14 @@ impl State {
                 // The group's own save tells of it; a thousand runners need not.
                 self.dirty = true;
                 self.save_failures += 1;
-                let wait = SAVE_RETRY.delay(self.save_failures, self.args.interpreter.world().clock.entropy());
-                myself.send_after(wait, || Msg::SaveAgain);
+                let world = self.args.interpreter.world();
+                let wait = SAVE_RETRY.delay(self.save_failures, world.clock.entropy());
+                let actor = myself.clone();
+                // Among the tasks, so that a shutdown waits for what is not saved yet.
+                world.tasks.spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    let _ = actor.cast(Msg::SaveAgain);
+                });
             }
         }
     }
@@ -173,14 +185,17 @@ impl State {
     fn launch(&mut self, myself: &ActorRef<Msg>, effect: Effect) {
         let kind = discriminant(&effect);
         let world = self.args.interpreter.world().clone();
-        if world.stopping.is_cancelled() || !self.out.insert(kind) {
+        // What was decided before the last save may be overtaken by what was saved.
+        if world.stopping.is_cancelled() || !still_wanted(&self.runner, &effect) || !self.out.insert(kind) {
             return;
         }
         let (interpreter, runner, actor) =
             (Arc::clone(&self.args.interpreter), Arc::clone(&self.runner), myself.clone());
+        let ended = self.calls.token().clone();
         world.tasks.spawn(async move {
-            let event = interpreter.perform(&runner, effect).await;
-            let _ = actor.cast(Msg::Done(kind, event));
+            if let Some(event) = ended.run_until_cancelled(interpreter.perform(&runner, effect)).await {
+                let _ = actor.cast(Msg::Done(kind, event));
+            }
         });
     }
 

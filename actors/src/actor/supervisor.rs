@@ -17,6 +17,9 @@ use crate::id::{GroupName, ManagerName};
 use crate::model::settings::GroupSettings;
 use crate::port::{Backend, Observation};
 
+/// How long a group that failed too often is left alone before it gets another chance by itself.
+const PARKED_FOR: Duration = Duration::from_secs(300);
+
 /// An actor beside the groups, such as the HTTP front. It gets the supervisor as its parent.
 pub struct Service {
     /// Its name in logs and metrics.
@@ -123,6 +126,8 @@ pub(crate) struct Args {
 pub(crate) enum SupervisorMsg {
     /// Start everything; sent once.
     Start,
+    /// A parked group gets another chance.
+    TryAgain(usize),
     /// Start a parked group again.
     Reset(GroupName, RpcReplyPort<Result<Outcome, Refused>>),
     /// Stop the services, in order, each within its own grace.
@@ -194,6 +199,11 @@ impl Actor for Supervisor {
                     state.start(&myself, Child::Service(service)).await;
                 }
             }
+            SupervisorMsg::TryAgain(group) => {
+                if !state.stopping && !state.runs(group) {
+                    state.restart_group(&myself, group).await;
+                }
+            }
             SupervisorMsg::Reset(group, reply) => {
                 let answer = state.reset(&myself, &group).await;
                 let _ = reply.send(answer);
@@ -253,7 +263,7 @@ impl State {
             Ok(cell) => {
                 self.children.insert(cell.get_id(), (child, cell));
             }
-            Err(error) => self.gave_up(child, &error.to_string()),
+            Err(error) => self.gave_up(myself, child, &error.to_string()),
         }
         self.count();
     }
@@ -283,7 +293,7 @@ impl State {
             self.world.observer.observe(&Observation::ActorRestarted { actor: kind });
             self.start(myself, child).await;
         } else {
-            self.gave_up(child, why);
+            self.gave_up(myself, child, why);
             self.count();
         }
     }
@@ -295,11 +305,13 @@ impl State {
         }
     }
 
-    /// A group is parked until it is reset; without a service there is no point in going on.
-    fn gave_up(&mut self, child: Child, why: &str) {
-        tracing::error!(name = self.child_name(child), error = why, "actor failed too often and stays stopped");
+    /// A group is parked until it is reset or some time has passed; without a service there is no point in going on.
+    fn gave_up(&mut self, myself: &ActorRef<SupervisorMsg>, child: Child, why: &str) {
+        tracing::error!(name = self.child_name(child), error = why, "actor failed too often and is stopped for now");
         match child {
             Child::Group(n) => {
+                // What made it fail may heal by itself, and its jobs wait.
+                myself.send_after(PARKED_FOR, move || SupervisorMsg::TryAgain(n));
                 if let Some(args) = self.groups.get(n) {
                     args.directory.update(&args.settings.name, |entry| {
                         entry.health = Health::Parked { error: why.to_owned() };
@@ -320,14 +332,22 @@ impl State {
         let Some(n) = self.groups.iter().position(|args| args.settings.name == *group) else {
             return Err(Refused::NoGroup(group.to_string()));
         };
-        if self.children.values().any(|(child, _)| *child == Child::Group(n)) {
+        if self.runs(n) {
             return Err(Refused::Unavailable(group.clone()));
         }
-        if let Some(restarts) = self.group_restarts.get_mut(n) {
+        self.restart_group(myself, n).await;
+        Ok(Outcome { message: format!("group {group} is started again"), runner: None })
+    }
+
+    fn runs(&self, group: usize) -> bool {
+        self.children.values().any(|(child, _)| *child == Child::Group(group))
+    }
+
+    async fn restart_group(&mut self, myself: &ActorRef<SupervisorMsg>, group: usize) {
+        if let Some(restarts) = self.group_restarts.get_mut(group) {
             *restarts = Restarts::default();
         }
-        self.start(myself, Child::Group(n)).await;
-        Ok(Outcome { message: format!("group {group} is started again"), runner: None })
+        self.start(myself, Child::Group(group)).await;
     }
 
     fn count(&self) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// Waits that double from `first` up to `longest`, each shortened by up to a quarter so that many do not retry at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
@@ -25,6 +27,12 @@ impl Backoff {
         let full = self.first.saturating_mul(1 << doublings).min(self.longest);
         full - full.mul_f64((chance % 1000) as f64 / 4000.0)
     }
+}
+
+/// `wait` after `time`, or the last of all times: a wait may come from outside and be of any length.
+#[must_use]
+pub fn after(time: Timestamp, wait: Duration) -> Timestamp {
+    time.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 /// Spreads the bits of `value`: a source of chance that repeats itself when it should.

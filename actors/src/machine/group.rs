@@ -33,6 +33,8 @@ const HEALTHCHECK_RETRY: Duration = Duration::from_secs(60);
 const LOOK_AFTER: Duration = Duration::from_secs(30);
 /// Time between two such looks.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Time until a runner that should leave, and does not show it, is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 /// Everything a group knows. Changed only through its methods, each of which returns what is to be done.
 #[derive(Debug, Clone)]
@@ -167,15 +169,16 @@ impl Group {
     /// Whether it could create one more runner now.
     #[must_use]
     pub fn has_capacity(&self) -> bool {
-        !self.snapshot.drained && self.fleet.total() < self.settings.max && self.snapshot.failures == 0
+        !self.snapshot.drained && self.total() < self.settings.max && self.snapshot.failures == 0
     }
 
     /// When to call [`Group::tick`], if nothing happens before.
     #[must_use]
     pub fn wake_at(&self, now: Timestamp) -> Timestamp {
         let plan = self.plan(now);
-        let scale_down =
-            self.fleet.idle().next().filter(|_| plan.surplus > 0).map(|(since, _)| since + self.settings.idle_timeout);
+        let scale_down = self.fleet.idle().next().filter(|_| plan.surplus > 0).map(|(since, _)| self.idle_until(since));
+        // One that is due was told already, and has yet to show it.
+        let scale_down = scale_down.map(|due| if due <= now { now + TELL_AGAIN } else { due });
         [plan.again_at, scale_down].into_iter().flatten().fold(self.next_look(), Timestamp::min)
     }
 
@@ -227,12 +230,17 @@ impl Group {
     pub fn runner_changed(&mut self, runner: Arc<Runner>, now: Timestamp) -> Vec<Effect> {
         let before = self.fleet.put(Arc::clone(&runner));
         let settled = self.snapshot.unsettled.get(&runner.name).is_some_and(|news| match runner.state {
-            RunnerState::Busy => !news.completed,
-            state => state == RunnerState::Deleting || state.is_final(),
+            RunnerState::Busy => !news.completed && runner.job.is_some(),
+            // A removal that can still be called off was decided without the news.
+            RunnerState::Deleting => !runner.removal.as_ref().is_some_and(Removal::may_be_called_off),
+            state => state.is_final(),
         });
         if settled {
             self.snapshot.unsettled.remove(&runner.name);
             self.dirty = true;
+        }
+        if runner.has_served() && before.as_ref().is_none_or(|b| !b.has_served()) {
+            self.succeeded();
         }
         if before.as_ref().is_none_or(|b| b.state != runner.state) {
             self.runner_entered(&runner, now);
@@ -252,11 +260,6 @@ impl Group {
             }
             RunnerState::Idle | RunnerState::Busy => {
                 self.note_job(runner, now, Milestone::RunnerOnline { runner: name });
-                if self.snapshot.failures > 0 || self.snapshot.not_before.is_some() {
-                    self.snapshot.failures = 0;
-                    self.snapshot.not_before = None;
-                    self.dirty = true;
-                }
             }
             RunnerState::Failed => self.failed(runner, now),
             RunnerState::Gone if runner.removal.as_ref().is_some_and(|r| r.reason == DeleteReason::StartTimeout) => {
@@ -266,9 +269,21 @@ impl Group {
         }
     }
 
+    /// A runner came to life, whatever state it is in by now.
+    fn succeeded(&mut self) {
+        if self.snapshot.failures > 0 || self.snapshot.not_before.is_some() {
+            self.snapshot.failures = 0;
+            self.snapshot.not_before = None;
+            self.dirty = true;
+        }
+    }
+
     fn failed(&mut self, runner: &Runner, now: Timestamp) {
         let error = runner.error.clone().unwrap_or_else(|| "unknown error".to_owned());
-        self.snapshot.failures = self.snapshot.failures.saturating_add(1);
+        // Those that were tried side by side fail once together: one short fault is not fifty in a row.
+        if runner.attempt.0 >= self.snapshot.failures {
+            self.snapshot.failures = self.snapshot.failures.saturating_add(1);
+        }
         let wait = backoff::CREATE.delay(self.snapshot.failures, self.next_chance());
         let due = runner.retry_at.unwrap_or(now).max(now + wait);
         self.snapshot.not_before = self.snapshot.not_before.max(Some(due));
@@ -297,7 +312,7 @@ impl Group {
     /// Asks for a health check now.
     pub fn healthcheck(&mut self, now: Timestamp) -> Effect {
         self.last_healthcheck = now;
-        self.next_healthcheck = now + self.settings.healthcheck_interval;
+        self.next_healthcheck = backoff::after(now, self.settings.healthcheck_interval);
         Effect::Healthcheck
     }
 
@@ -360,7 +375,13 @@ impl Group {
         runner.history = vec![Transition { state, at: now, reason: why.to_owned() }];
         let runner = Arc::new(runner);
         self.fleet.put(Arc::clone(&runner));
-        effects.push(Effect::Spawn(runner, runner_machine::Event::Recovered));
+        effects.push(Effect::Spawn(runner, runner_machine::Event::Found));
+    }
+
+    /// Everything of ours that may exist: the fleet, and instances that nobody tracks and that are not removed yet.
+    fn total(&self) -> u32 {
+        let untracked = self.suspects.iter().filter(|(name, s)| s.instance && self.fleet.get(name).is_none()).count();
+        self.fleet.total().saturating_add(u32::try_from(untracked).unwrap_or(u32::MAX))
     }
 
     fn hold(&self) -> Option<Hold> {
@@ -377,7 +398,7 @@ impl Group {
         let situation = Situation {
             demand: u32::try_from(self.demand.len()).unwrap_or(u32::MAX),
             available: self.fleet.available(),
-            total: self.fleet.total(),
+            total: self.total(),
             min: self.settings.min,
             max: self.settings.max,
             hold: self.hold(),
@@ -407,9 +428,13 @@ impl Group {
                 self.dirty = true;
             }
         }
-        let idle_since = now - self.settings.idle_timeout;
-        let leaving = self.fleet.idle().take(plan.surplus as usize).take_while(|(since, _)| *since <= idle_since);
+        let leaving =
+            self.fleet.idle().take(plan.surplus as usize).take_while(|(since, _)| self.idle_until(*since) <= now);
         effects.extend(leaving.map(|(_, name)| Effect::Tell(name.clone(), runner_machine::Event::ScaleDown)));
+    }
+
+    fn idle_until(&self, since: Timestamp) -> Timestamp {
+        backoff::after(since, self.settings.idle_timeout)
     }
 
     fn create(&mut self, job: Option<JobId>, now: Timestamp, effects: &mut Vec<Effect>) -> RunnerName {

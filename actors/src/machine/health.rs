@@ -51,8 +51,19 @@ pub enum Verdict {
     Remove(DeleteReason),
 }
 
-/// When each stray was first seen, and how often.
-pub type Suspects = BTreeMap<RunnerName, (Timestamp, u32)>;
+/// Strays that are not removed yet.
+pub type Suspects = BTreeMap<RunnerName, Suspect>;
+
+/// Something of ours without its counterpart, as long as it is only looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspect {
+    /// When it was first seen.
+    since: Timestamp,
+    /// Listings that showed it.
+    times: u32,
+    /// Whether it is an instance; such a one holds a place.
+    pub instance: bool,
+}
 
 /// What a health check found.
 #[derive(Debug, Default)]
@@ -112,11 +123,13 @@ pub fn compare(
         let registration = seen(registered.as_ref(), name.as_str());
         let instance = seen(instances.as_ref(), name.as_str());
         let mut condemn = |reason| {
-            let (first, times) = suspects.get(&name).copied().unwrap_or((now, 0));
-            if times + 1 >= LEAK_SIGHTINGS && now >= first + LEAK_GRACE {
+            let since = suspects.get(&name).map_or(now, |suspect| suspect.since);
+            let times = suspects.get(&name).map_or(1, |suspect| suspect.times + 1);
+            if times >= LEAK_SIGHTINGS && now >= since + LEAK_GRACE {
                 Some(Verdict::Remove(reason))
             } else {
-                still_suspect.insert(name.clone(), (first, times + 1));
+                let instance = reason == DeleteReason::LeakedInstance;
+                still_suspect.insert(name.clone(), Suspect { since, times, instance });
                 None
             }
         };

@@ -18,6 +18,8 @@ use RunnerState::{Busy, Deleting, Failed, Gone, Idle, Provisioning, Registering,
 pub enum Event {
     /// Begin: it was just requested.
     Start,
+    /// It was found outside, untracked, in the state that it has now: go on from there.
+    Found,
     /// The manager (or just this actor) was started again; calls that were out are lost.
     Recovered,
     /// GitHub registered it.
@@ -114,8 +116,8 @@ const SECOND_LOOK: Duration = Duration::from_secs(3);
 #[must_use]
 pub fn wake_at(runner: &Runner) -> Option<Timestamp> {
     match runner.state {
-        Starting => Some(runner.retry_at.unwrap_or(runner.since + runner.time_to_start)),
-        Idle | Busy => runner.online_at.map(|online| online + runner.time_to_live),
+        Starting => Some(runner.retry_at.unwrap_or(backoff::after(runner.since, runner.time_to_start))),
+        Idle | Busy => runner.online_at.map(|online| backoff::after(online, runner.time_to_live)),
         Registering | Provisioning | Deleting => runner.retry_at,
         Requested | Gone | Failed => None,
     }
@@ -148,16 +150,13 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         }
         (Registering, Event::RegisterFailed(error)) => {
             runner.error = Some(format!("registering at GitHub failed: {error}"));
-            let wait = match &error {
-                GitHubError::RateLimited { retry_after, .. } => Some(*retry_after),
-                _ => None,
-            };
+            let wait = asked_to_wait(&error);
             if error.outcome_unknown() {
                 return remove(runner, DeleteReason::CreateFailed, Parts { instance: false, ..Parts::BOTH }, now);
             }
             enter(runner, Failed, now, "GitHub did not register it");
             // Tells the group when to go on.
-            runner.retry_at = wait.map(|wait| now + wait);
+            runner.retry_at = wait.map(|wait| backoff::after(now, wait));
             vec![]
         }
         (Registering, Event::Recovered) => {
@@ -172,7 +171,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         (Provisioning, Event::CreateFailed(error)) => {
             runner.error = Some(format!("creating the instance failed: {error}"));
             if let BackendError::Throttled { retry_after: Some(wait), .. } = error {
-                runner.retry_at = Some(now + wait);
+                runner.retry_at = Some(backoff::after(now, wait));
             }
             let parts = Parts { instance: error.outcome_unknown(), ..Parts::BOTH };
             remove(runner, DeleteReason::CreateFailed, parts, now)
@@ -211,7 +210,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             vec![]
         }
         (Starting, Event::RegistrationLookedUp(Ok(_))) => {
-            if now < runner.since + runner.time_to_start {
+            if now < backoff::after(runner.since, runner.time_to_start) {
                 runner.retry_at = None;
                 return vec![];
             }
@@ -219,8 +218,15 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             remove(runner, DeleteReason::StartTimeout, Parts { deregister_first: true, ..Parts::BOTH }, now)
         }
         (Starting, Event::RegistrationLookedUp(Err(error))) => {
+            let wait = asked_to_wait(&error);
             retry_later(runner, format!("looking it up at GitHub failed: {error}"), now);
+            wait_at_least(runner, wait, now);
             vec![]
+        }
+
+        (Busy, Event::RegistrationLookedUp(Ok(None))) if runner.missed >= CONTRADICTIONS => {
+            runner.error = Some("GitHub does not know it any more".to_owned());
+            remove(runner, DeleteReason::LeakedInstance, Parts::BOTH, now)
         }
 
         (Idle | Busy, Event::Tick) => {
@@ -275,8 +281,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         (Deleting, Event::RegisterFailed(_) | Event::CreateFailed(_)) => pending_parts(runner),
         (Deleting, Event::JobStarted(job)) => {
             runner.job.get_or_insert(job);
-            let may_return = runner.removal.as_ref().is_some_and(|r| r.deregister_first && !r.deregistered);
-            if may_return {
+            if runner.removal.as_ref().is_some_and(Removal::may_be_called_off) {
                 keep(runner, now, &format!("took job {job} before it was removed"));
                 vec![Effect::UpdateMetadata]
             } else {
@@ -296,7 +301,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             }
             pending_parts(runner)
         }
-        (Deleting, Event::Recovered) => {
+        (Deleting, Event::Recovered | Event::Found) => {
             runner.retry_at = None;
             pending_parts(runner)
         }
@@ -313,7 +318,12 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             vec![]
         }
         (Deleting, Event::InstanceDeleted(Err(error))) => {
+            let wait = match &error {
+                BackendError::Throttled { retry_after, .. } => *retry_after,
+                _ => None,
+            };
             retry_later(runner, format!("deleting the instance failed: {error}"), now);
+            wait_at_least(runner, wait, now);
             vec![]
         }
 
@@ -326,6 +336,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         (
             Requested | Registering | Provisioning | Starting | Idle | Busy | Deleting,
             Event::Start
+            | Event::Found
             | Event::Recovered
             | Event::Registered { .. }
             | Event::RegisterFailed(_)
@@ -348,15 +359,17 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
 pub fn minds(runner: &Runner, sighting: &Sighting) -> bool {
     let registered = matches!(&sighting.registration, Seen::Present(remote) if remote.online);
     let busy = matches!(&sighting.registration, Seen::Present(remote) if remote.busy);
+    let offline = matches!(&sighting.registration, Seen::Present(remote) if !remote.online);
+    let lost = sighting.registration == Seen::Absent;
     let running = match &sighting.instance {
         Seen::Present(instance) => instance.status != InstanceStatus::Stopped,
         Seen::Unknown => true,
         Seen::Absent => false,
     };
     match runner.state {
-        Starting => registered || !running || sighting.registration == Seen::Absent || runner.missed > 0,
-        Idle => busy || !running || sighting.registration == Seen::Absent || runner.missed > 0,
-        Busy => !running || runner.missed > 0 || (runner.job.is_none() && !busy),
+        Starting => registered || !running || lost || runner.missed > 0,
+        Idle => busy || offline || !running || lost || runner.missed > 0,
+        Busy => !running || lost || runner.missed > 0 || (runner.job.is_none() && !busy),
         Requested | Registering | Provisioning | Deleting | Gone | Failed => false,
     }
 }
@@ -399,7 +412,24 @@ fn sighted(runner: &mut Runner, sighting: Sighting, now: Timestamp) -> Vec<Effec
             runner.missed += 1;
             if runner.missed >= CONTRADICTIONS {
                 runner.error = Some("GitHub does not list it any more".to_owned());
-                return remove(runner, DeleteReason::LeakedInstance, Parts::BOTH, now);
+                let parts = Parts { deregister_first: true, ..Parts::BOTH };
+                return remove(runner, DeleteReason::LeakedInstance, parts, now);
+            }
+        }
+        // Its job is over, and the event that says so got lost: GitHub forgets a runner only when it has none.
+        Busy if !registered => {
+            runner.missed += 1;
+            if runner.missed >= CONTRADICTIONS {
+                return vec![Effect::LookUpRegistration];
+            }
+        }
+        // It waits for work that cannot reach it, in the place of one that could do it.
+        Idle if matches!(&sighting.registration, Seen::Present(remote) if !remote.online) => {
+            runner.missed += 1;
+            if runner.missed >= CONTRADICTIONS {
+                runner.error = Some("GitHub lists it as offline".to_owned());
+                let parts = Parts { deregister_first: true, ..Parts::BOTH };
+                return remove(runner, DeleteReason::LeakedInstance, parts, now);
             }
         }
         // Only GitHub's lagging flag made it busy, and the flag is gone.
@@ -434,7 +464,9 @@ fn deregistered(runner: &mut Runner, answer: Result<Deregistered, GitHubError>, 
             vec![]
         }
         Err(error) => {
+            let wait = asked_to_wait(&error);
             retry_later(runner, format!("removing its registration failed: {error}"), now);
+            wait_at_least(runner, wait, now);
             vec![]
         }
     }
@@ -484,6 +516,22 @@ fn pending_parts(runner: &Runner) -> Vec<Effect> {
     effects
 }
 
+/// Whether an effect that was decided a while ago is still to be carried out: a removal may be called off meanwhile.
+#[must_use]
+pub fn still_wanted(runner: &Runner, effect: &Effect) -> bool {
+    match effect {
+        Effect::Deregister | Effect::DeleteInstance => {
+            let kind = std::mem::discriminant(effect);
+            runner.state == Deleting && pending_parts(runner).iter().any(|p| std::mem::discriminant(p) == kind)
+        }
+        Effect::Register
+        | Effect::CreateInstance { .. }
+        | Effect::LookUpInstance
+        | Effect::LookUpRegistration
+        | Effect::UpdateMetadata => true,
+    }
+}
+
 /// Calls a removal off: the runner has work.
 fn keep(runner: &mut Runner, now: Timestamp, why: &str) {
     runner.removal = None;
@@ -515,6 +563,18 @@ fn retry_later(runner: &mut Runner, error: String, now: Timestamp) {
     let chance = backoff::mix(u64::from(runner.retries) ^ now.as_millisecond().unsigned_abs());
     runner.retry_at = Some(now + backoff::CLEANUP.delay(runner.retries, chance));
     runner.error = Some(error);
+}
+
+fn asked_to_wait(error: &GitHubError) -> Option<Duration> {
+    match error {
+        GitHubError::RateLimited { retry_after, .. } => Some(*retry_after),
+        _ => None,
+    }
+}
+
+/// Whoever said how long to wait is not asked before.
+fn wait_at_least(runner: &mut Runner, wait: Option<Duration>, now: Timestamp) {
+    runner.retry_at = runner.retry_at.max(wait.map(|wait| backoff::after(now, wait)));
 }
 
 fn enter(runner: &mut Runner, state: RunnerState, now: Timestamp, why: &str) {

@@ -176,6 +176,14 @@ pub struct Runner {
     pub history: Vec<Transition>,
 }
 
+impl Runner {
+    /// Whether it was online or had a job, at any time.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.online_at.is_some() || self.job.is_some()
+    }
+}
+
 /// The two halves of a removal; the runner is gone when both are done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
@@ -187,6 +195,14 @@ pub struct Removal {
     pub instance_deleted: bool,
     /// Whether the instance may only be deleted after GitHub let the runner go (never kill a busy one).
     pub deregister_first: bool,
+}
+
+impl Removal {
+    /// Whether nothing is removed yet, and work may still keep the runner.
+    #[must_use]
+    pub fn may_be_called_off(&self) -> bool {
+        self.deregister_first && !self.deregistered
+    }
 }
 
 /// One step of a runner's history.

@@ -31,12 +31,16 @@ pub struct Earth {
     chance: AtomicU64,
     /// How long each call takes.
     pub latency: Mutex<Duration>,
+    /// How much longer each create takes.
+    pub create_takes: Mutex<Duration>,
     /// The next saves fail.
     pub store_fails: AtomicU64,
     /// The next call for entropy panics.
     pub entropy_panics: AtomicBool,
     /// Observations of this group panic.
     pub panics_for: Mutex<Option<GroupName>>,
+    /// One observation of this group panics.
+    pub panics_once: Mutex<Option<GroupName>>,
     /// Answers to creates get lost after they worked.
     pub lose_creates: AtomicU64,
 }
@@ -95,7 +99,8 @@ impl Observer for Earth {
     fn observe(&self, observation: &Observation<'_>) {
         if let Observation::Group { group, .. } = observation {
             let panics = self.panics_for.lock().unwrap_or_else(|p| p.into_inner()).as_ref() == Some(group);
-            assert!(!panics, "cannot look at {group}");
+            let once = self.panics_once.lock().unwrap_or_else(|p| p.into_inner()).take_if(|g| g == *group).is_some();
+            assert!(!panics && !once, "cannot look at {group}");
         }
     }
 }
@@ -158,6 +163,8 @@ impl Backend for Earth {
 
     async fn create(&self, spec: InstanceSpec) -> Result<Instance, BackendError> {
         self.pause().await;
+        let more = *self.create_takes.lock().unwrap();
+        tokio::time::sleep(more).await;
         {
             let mut things = self.things();
             things.instances.insert(spec.runner.clone(), spec.owner);

@@ -29,12 +29,9 @@ impl Group {
         if self.snapshot.looking {
             return Err(Refusal::Conflict(format!("group {name} is still looking what exists already: try again")));
         }
-        if self.fleet.total() >= self.settings.max {
+        if self.total() >= self.settings.max {
             let max = self.settings.max;
-            return Err(Refusal::Conflict(format!(
-                "group {name} is full: {} of {max} runners exist",
-                self.fleet.total()
-            )));
+            return Err(Refusal::Conflict(format!("group {name} is full: {} of {max} runners exist", self.total())));
         }
         let mut effects = vec![];
         let runner = self.create(None, now, &mut effects);

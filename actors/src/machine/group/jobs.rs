@@ -117,9 +117,12 @@ impl Group {
         effects.push(Effect::Tell(runner, event_of(news)));
     }
 
-    /// By id, else by name.
+    /// By id, else by name. Ids are unique within one scope only: one with another name is somebody else's runner.
     fn our_runner(&self, named: &RunnerRef) -> Option<RunnerName> {
-        let by_id = named.id.and_then(|id| self.fleet.by_id(id));
+        let by_id = named
+            .id
+            .and_then(|id| self.fleet.by_id(id))
+            .filter(|found| named.name.is_empty() || found.name.as_str() == named.name);
         let by_name = || RunnerName::new(&named.name).ok().and_then(|name| self.fleet.get(&name).cloned());
         by_id.cloned().or_else(by_name).map(|runner| runner.name.clone())
     }
@@ -149,10 +152,8 @@ impl Group {
                 reason: self.snapshot.last_error.as_ref().map(|e| e.text.clone()).unwrap_or_default(),
                 until: Some(until),
             },
-            (None, None) if self.fleet.total() < self.settings.max => return,
-            (None, None) => {
-                Milestone::WaitingForCapacity { ahead, runners: self.fleet.total(), max: self.settings.max }
-            }
+            (None, None) if self.total() < self.settings.max => return,
+            (None, None) => Milestone::WaitingForCapacity { ahead, runners: self.total(), max: self.settings.max },
         };
         if let Some(job) = self.jobs.get_mut(&id) {
             Arc::make_mut(job).note(now, what);

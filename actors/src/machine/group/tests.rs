@@ -254,7 +254,7 @@ fn failures_back_off_and_one_runner_at_a_time_tries_again() {
         w.runner_event(&name, Event::RegisterFailed(error));
     }
     assert_eq!(w.in_state(RunnerState::Failed).len(), 3);
-    assert_eq!(w.group.snapshot().failures, 3);
+    assert_eq!(w.group.snapshot().failures, 1, "tried side by side, failed once");
     assert_eq!(w.in_state(RunnerState::Registering).len(), 0);
     w.pass(4);
     assert_eq!(w.in_state(RunnerState::Registering).len(), 1, "one probe");
@@ -440,4 +440,148 @@ fn a_runner_that_starts_for_long_is_looked_for_before_the_next_regular_health_ch
     w.effects.clear();
     w.pass(500);
     assert!(w.effects.is_empty(), "{:?}", w.effects);
+}
+
+#[test]
+fn settings_of_any_length_end_at_the_end_of_time() {
+    let mut endless = settings("octo", 1, 2);
+    endless.idle_timeout = Duration::MAX;
+    endless.healthcheck_interval = Duration::MAX;
+    let loaded = Loaded { snapshot: Some(GroupSnapshot::default()), ..Loaded::default() };
+    let now = Timestamp::from_second(1000).unwrap();
+    let mut group = Group::new(Arc::new(endless), &ManagerName::new("test").unwrap(), loaded, 1, now);
+    assert_eq!(group.tick(now).len(), 2);
+    assert_eq!(group.wake_at(now), Timestamp::MAX);
+}
+
+#[test]
+fn a_foreign_runner_of_another_scope_that_has_the_same_id_is_not_taken_for_ours() {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let ours = w.in_state(RunnerState::Starting)[0].clone();
+    w.deliver("p1", 1, InProgress, Some(&ours));
+    let mut foreign = delivery("c9", 9, Completed);
+    foreign.event.runner = Some(RunnerRef { id: w.runners[&ours].github_id, name: "raspberry".into() });
+    w.cursor += 1;
+    let entry = InboxEntry { cursor: Cursor(w.cursor), delivery: foreign, assigned: true, known: None };
+    let effects = w.group.delivered(entry, w.now);
+    w.run(effects);
+    assert_eq!(w.in_state(RunnerState::Busy), [ours]);
+}
+
+#[test]
+fn news_of_a_job_stays_until_the_saved_runner_shows_it() {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.runner_event(&name, Event::RegistrationLookedUp(Ok(Some(remote(name.as_str(), true, false)))));
+    let idle = w.runners[&name].clone();
+    // The event names the runner while its save of something older is still out.
+    let mut event = delivery("p1", 1, InProgress);
+    event.event.runner = Some(RunnerRef { id: None, name: name.to_string() });
+    let entry = InboxEntry { cursor: Cursor(2), delivery: event, assigned: true, known: None };
+    drop(w.group.delivered(entry, w.now));
+    let told = |w: &World| w.group.snapshot().unsettled.contains_key(&name);
+    let leaving = runner_machine::step(idle.clone(), Event::ScaleDown, w.now).0;
+    drop(w.group.runner_changed(Arc::new(leaving.clone()), w.now));
+    assert!(told(&w), "it was leaving before it heard");
+    let mut seen_busy = idle;
+    seen_busy.state = RunnerState::Busy;
+    drop(w.group.runner_changed(Arc::new(seen_busy), w.now));
+    assert!(told(&w), "it is busy, and does not know with what");
+    let kept = runner_machine::step(leaving, Event::JobStarted(JobId(1)), w.now).0;
+    drop(w.group.runner_changed(Arc::new(kept), w.now));
+    assert!(!told(&w));
+}
+
+#[test]
+fn a_burst_that_fails_together_waits_no_longer_than_one_that_fails() {
+    let mut w = World::new(0, 50);
+    for job in 1..=50 {
+        w.deliver(&format!("q{job}"), job, Queued, None);
+    }
+    for name in w.in_state(RunnerState::Registering) {
+        w.runner_event(&name, Event::RegisterFailed(crate::port::GitHubError::Forbidden("no".into())));
+    }
+    w.pass(1);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1, "the first probe after a second");
+    for failures in 2..=4 {
+        let probe = w.in_state(RunnerState::Registering)[0].clone();
+        w.runner_event(&probe, Event::RegisterFailed(crate::port::GitHubError::Forbidden("no".into())));
+        assert_eq!(w.group.snapshot().failures, failures);
+        w.pass(300);
+    }
+}
+
+#[test]
+fn a_runner_that_was_quick_proves_that_it_works_again() {
+    let mut w = World::new(0, 5);
+    for job in 1..=3 {
+        w.deliver(&format!("q{job}"), job, Queued, None);
+    }
+    for name in w.in_state(RunnerState::Registering) {
+        w.runner_event(&name, Event::RegisterFailed(crate::port::GitHubError::Forbidden("no".into())));
+    }
+    w.pass(4);
+    w.start_all();
+    // Its job is over before anything between was saved.
+    let probe = w.in_state(RunnerState::Starting)[0].clone();
+    let effects = w.group.delivered(
+        InboxEntry {
+            cursor: Cursor(9),
+            delivery: Delivery {
+                event: JobEvent {
+                    runner: Some(RunnerRef { id: None, name: probe.to_string() }),
+                    ..delivery("c1", 1, Completed).event
+                },
+                ..delivery("c1", 1, Completed)
+            },
+            assigned: true,
+            known: None,
+        },
+        w.now,
+    );
+    w.run(effects);
+    assert_eq!(w.runners[&probe].state, RunnerState::Deleting);
+    assert_eq!(w.group.snapshot().failures, 0);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 2);
+}
+
+#[test]
+fn a_runner_that_does_not_leave_at_once_is_told_again_without_haste() {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.runner_event(&name, Event::RegistrationLookedUp(Ok(Some(remote(name.as_str(), true, false)))));
+    w.deliver("c1", 1, Completed, None);
+    w.pass(299);
+    assert_eq!(w.group.wake_at(w.now), w.now + Duration::from_secs(1));
+    w.now += jiff::SignedDuration::from_secs(1);
+    // Its save is stuck, or its actor is parked: it stays idle for all that the group knows.
+    assert!(w.group.tick(w.now).iter().any(|e| matches!(e, Effect::Tell(_, Event::ScaleDown))));
+    assert!(w.group.wake_at(w.now) >= w.now + Duration::from_secs(1));
+}
+
+#[test]
+fn an_instance_that_nobody_tracks_holds_its_place_until_it_is_gone() {
+    let mut w = World::with(0, 1, Loaded::default());
+    w.deliver("q1", 1, Queued, None);
+    let listing = || vec![instance("octo-aaaaaaaa", InstanceStatus::Running)];
+    w.list(vec![], listing());
+    assert!(w.runners.is_empty(), "one of one exists");
+    w.pass(61);
+    w.list(vec![], listing());
+    assert_eq!(w.in_state(RunnerState::Deleting).len(), 1);
+    w.finish_removals();
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
+    // One that went by itself frees its place with the next listing.
+    let mut w = World::with(0, 1, Loaded::default());
+    w.deliver("q1", 1, Queued, None);
+    w.list(vec![], listing());
+    w.pass(61);
+    w.list(vec![], vec![]);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
 }

@@ -211,8 +211,85 @@ fn failed_removals_are_tried_again_ever_more_slowly() {
     assert!(waits[8] >= 90, "{waits:?}");
 }
 
+#[test]
+fn waits_of_any_length_end_at_the_end_of_time() {
+    let forever = Duration::MAX;
+    let limited = GitHubError::RateLimited { text: "slow".into(), retry_after: forever };
+    let (failed, _) = after(vec![Event::Start, Event::RegisterFailed(limited)]);
+    assert_eq!(failed.retry_at, Some(Timestamp::MAX));
+    let throttled = BackendError::Throttled { text: "slow".into(), retry_after: Some(forever) };
+    let (deleting, _) = after(vec![Event::Start, registered(), Event::CreateFailed(throttled)]);
+    assert_eq!(deleting.retry_at, Some(Timestamp::MAX));
+    let (mut busy, _) = after(vec![Event::Start, registered(), created(), Event::JobStarted(JobId(1))]);
+    busy.time_to_live = forever;
+    assert_eq!(wake_at(&busy), Some(Timestamp::MAX));
+    let (mut starting, _) = after(vec![Event::Start, registered(), created()]);
+    starting.time_to_start = forever;
+    assert_eq!(wake_at(&starting), Some(Timestamp::MAX));
+    assert_eq!(step(starting, Event::RegistrationLookedUp(Ok(None)), t(9)).0.state, Starting);
+}
+
+/// The states after one, two, … listings in a row that all say the same, and the effects of the last.
+fn listed(mut runner: Runner, registration: &Seen<RemoteRunner>, times: i64) -> (Runner, Vec<Effect>) {
+    let mut last = vec![];
+    for n in 0..times {
+        let sighting = Sighting {
+            at: t(100 + n),
+            registration: registration.clone(),
+            instance: Seen::Present(instance(InstanceStatus::Running)),
+        };
+        assert!(minds(&runner, &sighting));
+        (runner, last) = step(runner, Event::Sighted(sighting), t(100 + n));
+    }
+    (runner, last)
+}
+
+#[test]
+fn a_busy_runner_that_github_forgot_is_done_once_github_confirms_it() {
+    let busy = || after(vec![Event::Start, registered(), created(), Event::JobStarted(JobId(1))]).0;
+    assert!(listed(busy(), &Seen::Absent, 1).1.is_empty(), "a listing may miss it");
+    let (asked, effects) = listed(busy(), &Seen::Absent, 2);
+    assert_eq!(asked.state, Busy);
+    assert!(matches!(effects[..], [Effect::LookUpRegistration]));
+    let unknown = Event::RegistrationLookedUp(Err(GitHubError::Unknown("502".into())));
+    assert_eq!(step(asked.clone(), unknown, t(200)).0.state, Busy);
+    assert_eq!(step(asked.clone(), online(false), t(200)).0.state, Busy);
+    assert_eq!(step(asked, Event::RegistrationLookedUp(Ok(None)), t(200)).0.state, Deleting);
+    assert_eq!(
+        step(busy(), Event::RegistrationLookedUp(Ok(None)), t(200)).0.state,
+        Busy,
+        "an answer to an old question"
+    );
+}
+
+#[test]
+fn an_idle_runner_that_github_cannot_reach_or_find_gives_its_place_away() {
+    let idle = || after(vec![Event::Start, registered(), created(), online(false)]).0;
+    for registration in [Seen::Present(remote(false, false)), Seen::Absent] {
+        assert_eq!(listed(idle(), &registration, 1).0.state, Idle);
+        let (gone, effects) = listed(idle(), &registration, 2);
+        assert_eq!(gone.state, Deleting);
+        assert!(matches!(effects[..], [Effect::Deregister]), "GitHub is asked first: it may have work again");
+    }
+}
+
+#[test]
+fn who_asks_to_wait_is_not_asked_before() {
+    let wait = Duration::from_secs(900);
+    let limited = || GitHubError::RateLimited { text: "slow".into(), retry_after: wait };
+    let starting = || after(vec![Event::Start, registered(), created()]).0;
+    let looked = step(starting(), Event::RegistrationLookedUp(Err(limited())), t(700)).0;
+    let deleting = || step(starting(), Event::JobCompleted(JobId(1)), t(700)).0;
+    let deregistered = step(deleting(), Event::Deregistered(Err(limited())), t(700)).0;
+    let throttled = BackendError::Throttled { text: "slow".into(), retry_after: Some(wait) };
+    let deleted = step(deleting(), Event::InstanceDeleted(Err(throttled)), t(700)).0;
+    for runner in [looked, deregistered, deleted] {
+        assert!(wake_at(&runner).unwrap() >= t(1600), "{runner:?}");
+    }
+}
+
 fn any_event() -> impl Strategy<Value = u8> {
-    0..30_u8
+    0..31_u8
 }
 
 fn event(n: u8) -> Event {
@@ -254,6 +331,7 @@ fn event(n: u8) -> Event {
             registration: Seen::Present(remote(true, false)),
             instance: Seen::Present(instance(InstanceStatus::Stopped)),
         }),
+        29 => Event::Found,
         _ => Event::Tick,
     }
 }

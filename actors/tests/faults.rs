@@ -1,0 +1,121 @@
+//! Faults at the worst moment, against the real actors on a paused clock.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
+
+#[allow(dead_code, reason = "shared with the other tests")]
+mod support;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actors::actor::directory::{Command, Health};
+use actors::id::{GroupName, RunnerId, RunnerName};
+use actors::model::delivery::JobAction::{Completed, InProgress, Queued};
+use actors::model::runner::RunnerState;
+use actors::port::Store;
+use actors::port::backend::Owner;
+use actors::port::github::RemoteRunner;
+use support::{Earth, settings, start, until};
+
+fn octo() -> GroupName {
+    GroupName::new("octo").unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_adopted_still_counts_after_a_restart() {
+    let earth = Earth::new();
+    for n in 1..=2 {
+        let name = octo().runner_name(n);
+        let labels = vec!["managed-by-test".to_owned()];
+        let remote = RemoteRunner { id: RunnerId(900 + n), name: name.to_string(), online: true, busy: true, labels };
+        earth.things().registered.insert(name.to_string(), remote);
+        let owner = Owner { manager: actors::id::ManagerName::new("test").unwrap(), group: octo() };
+        earth.things().instances.insert(name, owner);
+    }
+    let manager = start(&earth, &[settings("octo", 0, 2)]).await;
+    until("it looked", || earth.things().listings > 0).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    manager.system.kill().await;
+
+    let manager = start(&earth, &[settings("octo", 0, 2)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(earth.things().created.len(), 0, "two of two exist");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_waits_for_the_store_gives_way_to_work_that_came_meanwhile() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 2)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    until("its instance exists", || earth.things().instances.len() == 1).await;
+    manager.deliver("c-1".into(), "octo", 1, Completed, None).await;
+    let name = earth.things().created[0].to_string();
+    earth.things().registered.get_mut(&name).unwrap().online = true;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    manager.front.directory.command("octo", Command::Healthcheck).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(299)).await;
+    // It becomes superfluous and gets work while nothing can be saved; GitHub's busy flag lags.
+    earth.store_fails.store(40, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    manager.deliver("p-2".into(), "octo", 2, InProgress, Some(&name)).await;
+    until("the store heals", || earth.store_fails.load(Ordering::SeqCst) == 0).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(earth.things().registered.contains_key(&name), "it works");
+    assert_eq!(earth.things().instances.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_that_is_out_when_its_group_fails_does_not_end_in_one_runner_too_many() {
+    let earth = Earth::new();
+    *earth.create_takes.lock().unwrap() = Duration::from_secs(20);
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    *earth.panics_once.lock().unwrap() = Some(octo());
+    manager.front.directory.poke(&octo());
+    until("it failed", || earth.panics_once.lock().unwrap().is_none()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(earth.things().instances.len(), 1, "it serves again");
+    assert_eq!(earth.things().peak, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_group_serves_again_by_itself_once_the_fault_heals() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    *earth.panics_for.lock().unwrap() = Some(octo());
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    let parked = || matches!(manager.front.directory.entry("octo").unwrap().health, Health::Parked { .. });
+    until("it is parked", parked).await;
+    tokio::time::sleep(Duration::from_secs(400)).await;
+    assert!(parked(), "again, as long as the fault lasts");
+    *earth.panics_for.lock().unwrap() = None;
+    until("it serves", || earth.things().instances.len() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_a_store_that_heals_within_its_grace() {
+    let earth = Earth::new();
+    *earth.create_takes.lock().unwrap() = Duration::from_secs(5);
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let name = earth.things().registered.keys().next().unwrap().clone();
+    earth.store_fails.store(5, Ordering::SeqCst);
+    assert!(manager.system.stop(Duration::from_secs(30)).await);
+    let saved = Store::runner(&*earth, &RunnerName::new(name).unwrap()).await.unwrap().unwrap();
+    assert_eq!(saved.state, RunnerState::Starting, "its instance is made, and that is known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_wait_for_a_store_beyond_its_grace() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    earth.store_fails.store(u64::MAX, Ordering::SeqCst);
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let began = tokio::time::Instant::now();
+    assert!(!manager.system.stop(Duration::from_secs(30)).await, "and says so");
+    assert!(began.elapsed() < Duration::from_secs(35));
+}
