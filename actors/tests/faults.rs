@@ -206,3 +206,18 @@ async fn a_runner_that_finds_a_newer_owner_stops_its_group() {
     let now = Store::acquire(&*earth, &octo()).await.unwrap();
     assert!(now.0 > newer.0 + 1, "the group was loaded anew");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_registration_that_bears_the_name_of_a_leak_stays() {
+    let earth = Earth::new();
+    let name = octo().runner_name(1);
+    let foreign =
+        RemoteRunner { id: RunnerId(900), name: name.to_string(), online: false, busy: false, labels: vec![] };
+    earth.things().registered.insert(name.to_string(), foreign);
+    let owner = Owner { manager: actors::id::ManagerName::new("test").unwrap(), group: octo() };
+    earth.things().instances.insert(name.clone(), owner);
+    let _manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    until("the leak is gone", || earth.things().instances.is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(earth.things().registered.contains_key(name.as_str()));
+}

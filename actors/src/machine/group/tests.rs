@@ -418,6 +418,9 @@ fn a_group_that_ended_before_its_first_look_still_looks_first() {
     let (snapshot, _) = w.group.take_changes().unwrap();
     let mut w = World::with(0, 2, Loaded { snapshot: Some(snapshot), ..Loaded::default() });
     w.deliver("q1", 1, Queued, None);
+    let half = Listing { at: w.now, registered: Err("502".into()), instances: Ok(vec![]) };
+    let effects = w.group.listed(&half, w.now);
+    w.run(effects);
     assert!(w.runners.is_empty());
     w.list(vec![], vec![]);
     assert_eq!(w.runners.len(), 1);
