@@ -119,3 +119,105 @@ async fn a_shutdown_does_not_wait_for_a_store_beyond_its_grace() {
     assert!(!manager.system.stop(Duration::from_secs(30)).await, "and says so");
     assert!(began.elapsed() < Duration::from_secs(35));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_inbox_that_could_not_be_read_is_read_again_soon() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    earth.inbox_fails.store(1, Ordering::SeqCst);
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(earth.things().created.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_comes_while_the_inbox_is_being_read_is_read_next() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 2)]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    *earth.inbox_takes.lock().unwrap() = Duration::from_secs(1);
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    manager.deliver("q-2".into(), "octo", 2, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(earth.things().created.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_whose_actor_fails_again_and_again_hears_of_its_job_in_the_end() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let name = earth.things().created[0].to_string();
+    // Each time it hears of its job it fails: once, and as often as it is started again within a minute.
+    earth.runner_saves_fail.store(6, Ordering::SeqCst);
+    earth.entropy_panics_often.store(6, Ordering::SeqCst);
+    manager.deliver("p-1".into(), "octo", 1, InProgress, Some(&name)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(earth.entropy_panics_often.load(Ordering::SeqCst), 0, "it is parked");
+    let name = RunnerName::new(name).unwrap();
+    let state = async || Store::runner(&*earth, &name).await.unwrap().unwrap().state;
+    assert_eq!(state().await, RunnerState::Starting);
+    manager.front.directory.command("octo", Command::Healthcheck).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(state().await, RunnerState::Busy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_sees_of_a_runner_only_what_is_saved() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let name = earth.things().created[0].to_string();
+    earth.runner_saves_fail.store(3, Ordering::SeqCst);
+    manager.deliver("p-1".into(), "octo", 1, InProgress, Some(&name)).await;
+    let busy = || earth.shown.lock().unwrap()[RunnerState::Busy as usize];
+    until("its save failed", || earth.runner_saves_fail.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(busy(), 0);
+    until("it is saved", || busy() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_save_failed_is_saved_again() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    manager.front.directory.command("octo", Command::Drain).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    earth.store_fails.store(1, Ordering::SeqCst);
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(earth.store_fails.load(Ordering::SeqCst), 0);
+    assert_eq!(earth.things().jobs.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_finds_a_newer_owner_stops_its_group() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    manager.deliver("q-1".into(), "octo", 1, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let newer = Store::acquire(&*earth, &octo()).await.unwrap();
+    // The deadline of its start is the next thing that is saved.
+    tokio::time::sleep(Duration::from_secs(650)).await;
+    let now = Store::acquire(&*earth, &octo()).await.unwrap();
+    assert!(now.0 > newer.0 + 1, "the group was loaded anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_registration_that_bears_the_name_of_a_leak_stays() {
+    let earth = Earth::new();
+    let name = octo().runner_name(1);
+    let foreign =
+        RemoteRunner { id: RunnerId(900), name: name.to_string(), online: false, busy: false, labels: vec![] };
+    earth.things().registered.insert(name.to_string(), foreign);
+    let owner = Owner { manager: actors::id::ManagerName::new("test").unwrap(), group: octo() };
+    earth.things().instances.insert(name.clone(), owner);
+    let _manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    until("the leak is gone", || earth.things().instances.is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(earth.things().registered.contains_key(name.as_str()));
+}

@@ -130,3 +130,22 @@ impl Fleet {
         self.ended.iter().rev().any(|(ended, at)| ended.as_str() == name && *at >= time)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::runner::tests::requested;
+
+    #[test]
+    fn a_runner_that_ended_is_known_to_listings_that_began_before() {
+        let t = |s| Timestamp::from_second(s).unwrap();
+        let mut fleet = Fleet::default();
+        let mut runner = requested();
+        fleet.put(Arc::new(runner.clone()));
+        (runner.state, runner.since) = (RunnerState::Gone, t(10));
+        fleet.put(Arc::new(runner.clone()));
+        assert_eq!(fleet.total(), 0);
+        assert!(fleet.ended_since(runner.name.as_str(), t(9)));
+        assert!(!fleet.ended_since(runner.name.as_str(), t(11)));
+    }
+}

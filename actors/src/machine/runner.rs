@@ -590,4 +590,4 @@ fn enter(runner: &mut Runner, state: RunnerState, now: Timestamp, why: &str) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

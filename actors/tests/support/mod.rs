@@ -35,6 +35,16 @@ pub struct Earth {
     pub create_takes: Mutex<Duration>,
     /// The next saves fail.
     pub store_fails: AtomicU64,
+    /// Runners by state, as a group showed them last.
+    pub shown: Mutex<[u32; 9]>,
+    /// The next saves of runners fail.
+    pub runner_saves_fail: AtomicU64,
+    /// The next reads of an inbox fail.
+    pub inbox_fails: AtomicU64,
+    /// How long an answer to a read of an inbox is under way.
+    pub inbox_takes: Mutex<Duration>,
+    /// The next calls for entropy panic.
+    pub entropy_panics_often: AtomicU64,
     /// The next call for entropy panics.
     pub entropy_panics: AtomicBool,
     /// Observations of this group panic.
@@ -80,6 +90,11 @@ impl Earth {
     }
 }
 
+/// Whether one of the faults that are still to come comes now.
+fn counted(faults: &AtomicU64) -> bool {
+    faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
 impl Clock for Earth {
     fn now(&self) -> Timestamp {
         // Follows tokio's clock, so that a paused one decides.
@@ -91,13 +106,15 @@ impl Clock for Earth {
 
     fn entropy(&self) -> u64 {
         assert!(!self.entropy_panics.swap(false, Ordering::SeqCst), "no entropy today");
+        assert!(!counted(&self.entropy_panics_often), "no entropy at all");
         self.chance.fetch_add(1 << 32, Ordering::SeqCst)
     }
 }
 
 impl Observer for Earth {
     fn observe(&self, observation: &Observation<'_>) {
-        if let Observation::Group { group, .. } = observation {
+        if let Observation::Group { group, runners, .. } = observation {
+            *self.shown.lock().unwrap_or_else(|p| p.into_inner()) = *runners;
             let panics = self.panics_for.lock().unwrap_or_else(|p| p.into_inner()).as_ref() == Some(group);
             let once = self.panics_once.lock().unwrap_or_else(|p| p.into_inner()).take_if(|g| g == *group).is_some();
             assert!(!panics && !once, "cannot look at {group}");
@@ -234,17 +251,25 @@ impl Store for Earth {
     }
 
     async fn inbox(&self, group: &GroupName, after: Cursor, limit: usize) -> Result<Vec<InboxEntry>, StoreError> {
-        let things = self.things();
-        let Some(inbox) = things.inbox.get(group) else { return Ok(vec![]) };
-        let behind = inbox.range(Cursor(after.0 + 1)..).take(limit);
-        Ok(behind
-            .map(|(cursor, (delivery, assigned))| InboxEntry {
-                cursor: *cursor,
-                delivery: delivery.clone(),
-                assigned: *assigned,
-                known: things.jobs.get(&delivery.event.job.id).cloned(),
-            })
-            .collect())
+        if counted(&self.inbox_fails) {
+            return Err(StoreError::Unavailable("cannot read".into()));
+        }
+        let entries = {
+            let things = self.things();
+            let Some(inbox) = things.inbox.get(group) else { return Ok(vec![]) };
+            let behind = inbox.range(Cursor(after.0 + 1)..).take(limit);
+            behind
+                .map(|(cursor, (delivery, assigned))| InboxEntry {
+                    cursor: *cursor,
+                    delivery: delivery.clone(),
+                    assigned: *assigned,
+                    known: things.jobs.get(&delivery.event.job.id).cloned(),
+                })
+                .collect()
+        };
+        let takes = *self.inbox_takes.lock().unwrap();
+        tokio::time::sleep(takes).await;
+        Ok(entries)
     }
 
     async fn acquire(&self, group: &GroupName) -> Result<FencingToken, StoreError> {
@@ -275,8 +300,7 @@ impl Store for Earth {
         if things.tokens.get(group) != Some(&token.0) {
             return Err(StoreError::Fenced { group: group.clone(), token });
         }
-        if self.store_fails.load(Ordering::SeqCst) > 0 {
-            self.store_fails.fetch_sub(1, Ordering::SeqCst);
+        if counted(&self.store_fails) || (!changes.runners.is_empty() && counted(&self.runner_saves_fail)) {
             return Err(StoreError::Unavailable("disk full".into()));
         }
         if let Some(snapshot) = changes.snapshot {

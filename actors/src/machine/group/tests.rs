@@ -418,6 +418,9 @@ fn a_group_that_ended_before_its_first_look_still_looks_first() {
     let (snapshot, _) = w.group.take_changes().unwrap();
     let mut w = World::with(0, 2, Loaded { snapshot: Some(snapshot), ..Loaded::default() });
     w.deliver("q1", 1, Queued, None);
+    let half = Listing { at: w.now, registered: Err("502".into()), instances: Ok(vec![]) };
+    let effects = w.group.listed(&half, w.now);
+    w.run(effects);
     assert!(w.runners.is_empty());
     w.list(vec![], vec![]);
     assert_eq!(w.runners.len(), 1);
@@ -584,4 +587,26 @@ fn an_instance_that_nobody_tracks_holds_its_place_until_it_is_gone() {
     w.pass(61);
     w.list(vec![], vec![]);
     assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
+}
+
+#[test]
+fn a_place_behind_the_cursor_is_not_read_again_whatever_is_in_it() {
+    let mut w = World::new(0, 5);
+    w.deliver("q1", 1, Queued, None);
+    let entry = InboxEntry { cursor: Cursor(1), delivery: delivery("q2", 2, Queued), assigned: true, known: None };
+    assert!(w.group.delivered(entry, w.now).is_empty());
+    assert!(w.group.job(JobId(2)).is_none());
+}
+
+#[test]
+fn news_that_no_saved_runner_shows_is_told_again_after_a_restart() {
+    let mut w = World::new(0, 5);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let runner = w.runners.values().next().unwrap().clone();
+    let mut snapshot = w.group.snapshot().clone();
+    snapshot.unsettled.insert(runner.name.clone(), crate::model::group::JobNews { job: JobId(1), completed: false });
+    let w = World::with(0, 5, Loaded { snapshot: Some(snapshot), runners: vec![runner], ..Loaded::default() });
+    assert_eq!(w.in_state(RunnerState::Busy).len(), 1);
+    assert!(w.group.snapshot().unsettled.is_empty());
 }

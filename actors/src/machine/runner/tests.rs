@@ -11,7 +11,7 @@ fn t(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn requested() -> Runner {
+pub(crate) fn requested() -> Runner {
     Runner {
         name: RunnerName::new(NAMES).unwrap(),
         group: GroupName::new("octo").unwrap(),
@@ -286,6 +286,13 @@ fn who_asks_to_wait_is_not_asked_before() {
     for runner in [looked, deregistered, deleted] {
         assert!(wake_at(&runner).unwrap() >= t(1600), "{runner:?}");
     }
+}
+
+#[test]
+fn a_job_that_ended_leaves_nothing_to_ask_before_the_instance_goes() {
+    let leaving = after(vec![Event::Start, registered(), created(), online(false), Event::ScaleDown]).0;
+    let (_, effects) = step(leaving, Event::JobCompleted(JobId(1)), t(9));
+    assert!(effects.iter().any(|e| matches!(e, Effect::DeleteInstance)));
 }
 
 fn any_event() -> impl Strategy<Value = u8> {
