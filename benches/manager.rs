@@ -126,28 +126,16 @@ struct Running {
 
 fn settings(max: u32) -> GroupSettings {
     GroupSettings {
-        name: GroupName::new("octo-linux").unwrap(),
-        scope: Scope::Organization("octo-org".into()),
-        labels: vec!["octo-linux".into(), "x64".into()],
-        min: 0,
-        max,
-        priority: 0,
-        os: Os::Linux,
-        arch: Arch::X64,
         time_to_start: Duration::from_secs(600),
-        time_to_live: Duration::from_secs(43_200),
-        idle_timeout: Duration::from_secs(300),
-        healthcheck_interval: Duration::from_secs(900),
-        allows_public_repositories: true,
-        selected_repository_ids: vec![],
-        restricted_to_workflows: false,
-        selected_workflows: vec![],
-        job_started_script: String::new(),
-        job_completed_script: String::new(),
-        backend: "base",
         create_timeout: Duration::from_secs(60),
         delete_timeout: Duration::from_secs(60),
         max_concurrency: 512,
+        ..GroupSettings::new(
+            GroupName::new("octo-linux").unwrap(),
+            Scope::Organization("octo-org".into()),
+            vec!["octo-linux".into(), "x64".into()],
+            max,
+        )
     }
 }
 

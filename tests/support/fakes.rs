@@ -13,7 +13,7 @@ use actors::model::delivery::Delivery;
 use actors::model::group::GroupSnapshot;
 use actors::model::job::Job;
 use actors::model::runner::Runner;
-use actors::model::settings::{Arch, GroupSettings, Os, Scope};
+use actors::model::settings::{GroupSettings, Scope};
 use actors::port::store::*;
 use actors::port::*;
 use async_trait::async_trait;
@@ -191,27 +191,17 @@ impl Store for Fake {
 /// A group of the organization `octo-org`, with its name as its label.
 pub fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
     GroupSettings {
-        name: GroupName::new(name).unwrap(),
-        scope: Scope::Organization("octo-org".into()),
-        labels: vec![name.into()],
         min,
-        max,
-        priority: 0,
-        os: Os::Linux,
-        arch: Arch::X64,
         time_to_start: Duration::from_secs(600),
         time_to_live: Duration::from_secs(36_000),
-        idle_timeout: Duration::from_secs(300),
-        healthcheck_interval: Duration::from_secs(900),
-        allows_public_repositories: true,
-        selected_repository_ids: vec![],
-        restricted_to_workflows: false,
-        selected_workflows: vec![],
-        job_started_script: String::new(),
-        job_completed_script: String::new(),
-        backend: "base",
         create_timeout: Duration::from_secs(60),
         delete_timeout: Duration::from_secs(60),
         max_concurrency: 8,
+        ..GroupSettings::new(
+            GroupName::new(name).unwrap(),
+            Scope::Organization("octo-org".into()),
+            vec![name.into()],
+            max,
+        )
     }
 }

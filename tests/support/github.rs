@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actors::id::{GroupName, RepositoryId, RunnerGroupId, RunnerName};
 use actors::model::secret::Secret;
-use actors::model::settings::{Arch, GroupSettings, Os, Scope};
+use actors::model::settings::{GroupSettings, Scope};
 use actors::port::github::JitRequest;
 use actors::port::{Observation, Observer};
 use runner_manager::github::{Client, Credential, Settings};
@@ -58,28 +58,10 @@ pub fn enterprise() -> Scope {
 
 pub fn group(scope: Scope) -> GroupSettings {
     GroupSettings {
-        name: GroupName::new("octo-linux").unwrap(),
-        scope,
-        labels: vec!["octo".to_owned()],
-        min: 0,
-        max: 5,
-        priority: 0,
-        os: Os::Linux,
-        arch: Arch::X64,
-        time_to_start: Duration::from_secs(900),
-        time_to_live: Duration::from_secs(43_200),
-        idle_timeout: Duration::from_secs(300),
-        healthcheck_interval: Duration::from_secs(900),
-        allows_public_repositories: true,
-        selected_repository_ids: Vec::new(),
-        restricted_to_workflows: false,
-        selected_workflows: Vec::new(),
-        job_started_script: String::new(),
-        job_completed_script: String::new(),
-        backend: "base",
         create_timeout: Duration::from_secs(60),
         delete_timeout: Duration::from_secs(60),
         max_concurrency: 1,
+        ..GroupSettings::new(GroupName::new("octo-linux").unwrap(), scope, vec!["octo".to_owned()], 5)
     }
 }
 

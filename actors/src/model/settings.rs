@@ -142,6 +142,37 @@ pub struct GroupSettings {
 }
 
 impl GroupSettings {
+    /// A group with the documented defaults for all but these: no runners beyond demand, 15 minutes to start, 12 hours to
+    /// live, 5 minutes idle, a health check every 15 minutes, 5 minutes for a call to the backend `base`, 16 at once.
+    #[must_use]
+    pub fn new(name: GroupName, scope: Scope, labels: Vec<String>, max: u32) -> Self {
+        const MINUTE: Duration = Duration::from_secs(60);
+        Self {
+            name,
+            scope,
+            labels,
+            min: 0,
+            max,
+            priority: 0,
+            os: Os::Linux,
+            arch: Arch::X64,
+            time_to_start: MINUTE * 15,
+            time_to_live: MINUTE * 720,
+            idle_timeout: MINUTE * 5,
+            healthcheck_interval: MINUTE * 15,
+            allows_public_repositories: true,
+            selected_repository_ids: vec![],
+            restricted_to_workflows: false,
+            selected_workflows: vec![],
+            job_started_script: String::new(),
+            job_completed_script: String::new(),
+            backend: "base",
+            create_timeout: MINUTE * 5,
+            delete_timeout: MINUTE * 5,
+            max_concurrency: 16,
+        }
+    }
+
     /// Labels a runner registers with: `self-hosted`, the operating system, the architecture and the group's own.
     #[must_use]
     pub fn runner_labels(&self) -> Vec<String> {

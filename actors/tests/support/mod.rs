@@ -351,28 +351,19 @@ impl Store for Earth {
 
 pub fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
     GroupSettings {
-        name: GroupName::new(name).unwrap(),
-        scope: Scope::Organization("octo-org".into()),
-        labels: vec![name.into()],
         min,
-        max,
-        priority: 0,
-        os: Os::Linux,
-        arch: Arch::X64,
         time_to_start: Duration::from_secs(600),
         time_to_live: Duration::from_secs(36000),
-        idle_timeout: Duration::from_secs(300),
-        healthcheck_interval: Duration::from_secs(900),
-        allows_public_repositories: true,
-        selected_repository_ids: vec![],
-        restricted_to_workflows: false,
-        selected_workflows: vec![],
-        job_started_script: String::new(),
-        job_completed_script: String::new(),
         backend: "earth",
         create_timeout: Duration::from_secs(60),
         delete_timeout: Duration::from_secs(60),
         max_concurrency: 64,
+        ..GroupSettings::new(
+            GroupName::new(name).unwrap(),
+            Scope::Organization("octo-org".into()),
+            vec![name.into()],
+            max,
+        )
     }
 }
 

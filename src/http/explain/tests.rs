@@ -7,7 +7,7 @@ use actors::id::{Attempt, JobId, RepositoryId, RunnerId, RunnerName};
 use actors::model::delivery::{JobFacts, RepositoryRef, RunnerRef};
 use actors::model::group::LastError;
 use actors::model::job::TimelineEntry;
-use actors::model::settings::{Arch, Os, Scope};
+use actors::model::settings::Scope;
 
 use super::*;
 
@@ -49,28 +49,17 @@ fn job(status: JobStatus) -> Job {
 
 fn settings() -> GroupSettings {
     GroupSettings {
-        name: GroupName::new("octo").unwrap(),
-        scope: Scope::Organization("octo".into()),
-        labels: vec!["linux".into()],
-        min: 0,
-        max: 3,
-        priority: 0,
-        os: Os::Linux,
-        arch: Arch::X64,
         time_to_start: Duration::from_secs(600),
         time_to_live: Duration::from_secs(3600),
-        idle_timeout: Duration::from_secs(300),
-        healthcheck_interval: Duration::from_secs(900),
-        allows_public_repositories: true,
-        selected_repository_ids: Vec::new(),
-        restricted_to_workflows: false,
-        selected_workflows: Vec::new(),
-        job_started_script: String::new(),
-        job_completed_script: String::new(),
-        backend: "base",
         create_timeout: Duration::from_secs(60),
         delete_timeout: Duration::from_secs(60),
         max_concurrency: 1,
+        ..GroupSettings::new(
+            GroupName::new("octo").unwrap(),
+            Scope::Organization("octo".into()),
+            vec!["linux".into()],
+            3,
+        )
     }
 }
 

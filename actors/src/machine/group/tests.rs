@@ -5,35 +5,24 @@ use crate::id::{Cursor, DeliveryId, GroupName, InstanceId, RepositoryId, RunnerI
 use crate::machine::job as job_machine;
 use crate::machine::runner::Event;
 use crate::model::delivery::{Delivery, JobAction, JobEvent, JobFacts, RepositoryRef, RunnerRef};
-use crate::model::settings::{Arch, Os, Scope};
+use crate::model::settings::Scope;
 use crate::port::backend::{Instance, InstanceStatus};
 use crate::port::github::RemoteRunner;
 use crate::port::store::InboxEntry;
 
 pub(crate) fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
     GroupSettings {
-        name: GroupName::new(name).unwrap(),
-        scope: Scope::Organization("octo-org".into()),
-        labels: vec!["x".into()],
         min,
-        max,
-        priority: 0,
-        os: Os::Linux,
-        arch: Arch::X64,
         time_to_start: Duration::from_secs(600),
         time_to_live: Duration::from_secs(3600),
-        idle_timeout: Duration::from_secs(300),
-        healthcheck_interval: Duration::from_secs(900),
-        allows_public_repositories: true,
-        selected_repository_ids: vec![],
-        restricted_to_workflows: false,
-        selected_workflows: vec![],
-        job_started_script: String::new(),
-        job_completed_script: String::new(),
-        backend: "base",
         create_timeout: Duration::from_secs(60),
         delete_timeout: Duration::from_secs(60),
-        max_concurrency: 16,
+        ..GroupSettings::new(
+            GroupName::new(name).unwrap(),
+            Scope::Organization("octo-org".into()),
+            vec!["x".into()],
+            max,
+        )
     }
 }
 
