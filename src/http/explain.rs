@@ -80,7 +80,7 @@ fn queued(situation: &Situation<'_>) -> String {
     let group = &settings.name;
     if let Health::Parked { error } = health {
         return format!(
-            "Group {group} is stopped after repeated failures and waits for the message \"reset\"; the last one: {}.",
+            "Group {group} is stopped after repeated failures and is started again every few minutes, or at once by the message \"reset\"; the last one: {}.",
             error.trim_end_matches('.')
         );
     }

@@ -48,6 +48,8 @@ pub(crate) enum GroupMsg {
     Inbox(Result<Vec<InboxEntry>, StoreError>),
     Command(Command, RpcReplyPort<Result<Outcome, Refused>>),
     RunnerChanged(Arc<Runner>),
+    /// Give this runner an actor again.
+    Revive(RunnerName),
     Listed(Listing),
     Saved(Vec<Arc<Job>>, Result<(), StoreError>),
     SaveAgain,
@@ -111,6 +113,7 @@ impl Actor for GroupActor {
                 let _ = reply.send(answer);
             }
             GroupMsg::RunnerChanged(runner) => state.runner_changed(&myself, runner).await,
+            GroupMsg::Revive(name) => state.revive(&myself, &name).await,
             GroupMsg::Listed(listing) => state.listed(&myself, listing).await,
             GroupMsg::Saved(jobs, result) => state.saved(&myself, &jobs, result),
             GroupMsg::SaveAgain => {
@@ -416,7 +419,13 @@ impl State {
         }
         tracing::error!(group = %self.args.settings.name, runner = %name, error, "runner's actor failed and is started again");
         self.args.world.observer.observe(&Observation::ActorRestarted { actor: "runner" });
-        let effects = running.group.revive(&name);
+        // Behind the states that it still told: what happens to children is heard before messages are.
+        let _ = myself.cast(GroupMsg::Revive(name));
+    }
+
+    async fn revive(&mut self, myself: &ActorRef<GroupMsg>, name: &RunnerName) {
+        let Some(running) = &self.running else { return };
+        let effects = running.group.revive(name);
         self.carry_out(myself, effects).await;
     }
 

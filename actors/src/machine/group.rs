@@ -47,6 +47,8 @@ pub struct Group {
     demand: Demand,
     fleet: Fleet,
     suspects: Suspects,
+    looked: bool,
+    adopting: BTreeSet<RunnerName>,
     last_healthcheck: Timestamp,
     next_healthcheck: Timestamp,
     chance: u64,
@@ -108,6 +110,8 @@ impl Group {
             demand: Demand::default(),
             fleet: Fleet::default(),
             suspects: Suspects::new(),
+            looked: false,
+            adopting: BTreeSet::new(),
             last_healthcheck: now,
             next_healthcheck: now,
             chance,
@@ -229,6 +233,9 @@ impl Group {
     /// A runner's actor tells of its new state.
     pub fn runner_changed(&mut self, runner: Arc<Runner>, now: Timestamp) -> Vec<Effect> {
         let before = self.fleet.put(Arc::clone(&runner));
+        if self.adopting.remove(&runner.name) {
+            self.stop_looking();
+        }
         let settled = self.snapshot.unsettled.get(&runner.name).is_some_and(|news| match runner.state {
             RunnerState::Busy => !news.completed && runner.job.is_some(),
             // A removal that can still be called off was decided without the news.
@@ -248,6 +255,14 @@ impl Group {
         let mut effects = vec![];
         self.act(now, &mut effects);
         effects
+    }
+
+    /// After a complete look, once all that it found is saved: a crash in between must not forget what counts.
+    fn stop_looking(&mut self) {
+        if self.looked && self.adopting.is_empty() {
+            self.snapshot.looking = false;
+            self.dirty = true;
+        }
     }
 
     fn runner_entered(&mut self, runner: &Runner, now: Timestamp) {
@@ -326,6 +341,9 @@ impl Group {
             .collect();
         let repairs = u32::try_from(found.strays.len()).unwrap_or(u32::MAX);
         for stray in found.strays {
+            if self.snapshot.looking {
+                self.adopting.insert(stray.name.clone());
+            }
             self.take_in(stray, now, &mut effects);
         }
         let errors: Vec<&str> = [listing.registered.as_ref().err(), listing.instances.as_ref().err()]
@@ -334,7 +352,8 @@ impl Group {
             .map(String::as_str)
             .collect();
         if errors.is_empty() {
-            self.snapshot.looking = false;
+            self.looked = true;
+            self.stop_looking();
         } else {
             self.next_healthcheck = self.next_healthcheck.min(now + HEALTHCHECK_RETRY);
             let text = format!("health check: {}", errors.join("; "));

@@ -175,7 +175,7 @@ fn a_job_whose_group_cannot_act_learns_so() {
     };
     assert_eq!(
         answer(&situation),
-        "Group octo is stopped after repeated failures and waits for the message \"reset\"; the last one: \
+        "Group octo is stopped after repeated failures and is started again every few minutes, or at once by the message \"reset\"; the last one: \
          the store is unavailable: disk full."
     );
     situation.group = None;

@@ -20,7 +20,8 @@ impl Group {
     /// An operator wants one more runner, whatever the demand.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] when the group is full, drained or waits after a failure.
+    /// [`Refusal::Conflict`] when the group is full, drained or has not looked yet what exists already. A wait after
+    /// a failure is passed over: an operator may know better.
     pub fn create_runner(&mut self, now: Timestamp) -> Result<(RunnerName, Vec<Effect>), Refusal> {
         let name = &self.settings.name;
         if self.snapshot.drained {

@@ -1,0 +1,132 @@
+//! What health checks make of a group.
+
+use super::*;
+
+#[test]
+fn without_a_snapshot_nothing_is_created_before_a_look_and_what_is_ours_is_adopted() {
+    let mut w = World::with(0, 2, Loaded::default());
+    for job in 1..=3 {
+        w.deliver(&format!("q{job}"), job, Queued, None);
+    }
+    assert_eq!(w.runners.len(), 0);
+    let (a, b) = ("octo-aaaaaaaa", "octo-bbbbbbbb");
+    w.list(
+        vec![remote(a, true, false), remote(b, true, true), remote("foreign", true, false)],
+        vec![instance(a, InstanceStatus::Running), instance(b, InstanceStatus::Running)],
+    );
+    assert_eq!(w.in_state(RunnerState::Idle), [RunnerName::new(a).unwrap()]);
+    assert_eq!(w.in_state(RunnerState::Busy), [RunnerName::new(b).unwrap()]);
+    assert_eq!(w.group.fleet().total(), 2);
+}
+
+#[test]
+fn a_leaked_instance_goes_after_two_sightings_and_a_grace_and_a_foreign_one_never() {
+    let mut w = World::new(0, 2);
+    let leak = "octo-aaaaaaaa";
+    let mut foreign = remote("octo-cccccccc", false, false);
+    foreign.labels.clear();
+    for (seconds, expected) in [(0, 0), (30, 0), (60, 1)] {
+        w.pass(seconds);
+        w.list(vec![foreign.clone()], vec![instance(leak, InstanceStatus::Running)]);
+        assert_eq!(w.in_state(RunnerState::Deleting).len(), expected, "after {seconds} s");
+    }
+    assert!(w.effects.iter().any(|e| e.contains("Leak(\"instance\")")));
+}
+
+#[test]
+fn a_ghost_registration_goes_and_an_online_one_stays() {
+    let mut w = World::new(0, 2);
+    let listing = || vec![remote("octo-aaaaaaaa", false, false), remote("octo-bbbbbbbb", true, false)];
+    w.list(listing(), vec![]);
+    w.pass(61);
+    w.list(listing(), vec![]);
+    assert_eq!(w.in_state(RunnerState::Deleting), [RunnerName::new("octo-aaaaaaaa").unwrap()]);
+}
+
+#[test]
+fn one_side_that_does_not_answer_condemns_nothing() {
+    let mut w = World::new(0, 2);
+    for _ in 0..5 {
+        w.pass(100);
+        let listing = Listing {
+            at: w.now,
+            registered: Err("502".into()),
+            instances: Ok(vec![instance("octo-aaaaaaaa", InstanceStatus::Running)]),
+        };
+        let effects = w.group.listed(&listing, w.now);
+        w.run(effects);
+    }
+    assert!(w.runners.is_empty());
+    assert!(w.group.snapshot().last_error.as_ref().unwrap().text.contains("502"));
+}
+
+#[test]
+fn a_group_that_ended_before_its_first_look_still_looks_first() {
+    let mut w = World::with(0, 2, Loaded::default());
+    let (snapshot, _) = w.group.take_changes().unwrap();
+    let mut w = World::with(0, 2, Loaded { snapshot: Some(snapshot), ..Loaded::default() });
+    w.deliver("q1", 1, Queued, None);
+    let half = Listing { at: w.now, registered: Err("502".into()), instances: Ok(vec![]) };
+    let effects = w.group.listed(&half, w.now);
+    w.run(effects);
+    assert!(w.runners.is_empty());
+    w.list(vec![], vec![]);
+    assert_eq!(w.runners.len(), 1);
+}
+
+#[test]
+fn a_runner_that_starts_for_long_is_looked_for_before_the_next_regular_health_check() {
+    let mut w = World::new(1, 5);
+    w.pass(0);
+    w.list(vec![], vec![]);
+    w.start_all();
+    w.effects.clear();
+    w.pass(59);
+    assert!(w.effects.is_empty(), "{:?}", w.effects);
+    w.pass(1);
+    assert_eq!(w.effects, ["healthcheck"]);
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.list(vec![remote(name.as_str(), true, false)], vec![instance(name.as_str(), InstanceStatus::Running)]);
+    assert_eq!(w.in_state(RunnerState::Idle), [name]);
+    w.effects.clear();
+    w.pass(500);
+    assert!(w.effects.is_empty(), "{:?}", w.effects);
+}
+
+#[test]
+fn an_instance_that_nobody_tracks_holds_its_place_until_it_is_gone() {
+    let mut w = World::with(0, 1, Loaded::default());
+    w.deliver("q1", 1, Queued, None);
+    let listing = || vec![instance("octo-aaaaaaaa", InstanceStatus::Running)];
+    w.list(vec![], listing());
+    assert!(w.runners.is_empty(), "one of one exists");
+    w.pass(61);
+    w.list(vec![], listing());
+    assert_eq!(w.in_state(RunnerState::Deleting).len(), 1);
+    w.finish_removals();
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
+    // One that went by itself frees its place with the next listing.
+    let mut w = World::with(0, 1, Loaded::default());
+    w.deliver("q1", 1, Queued, None);
+    w.list(vec![], listing());
+    w.pass(61);
+    w.list(vec![], vec![]);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
+}
+
+#[test]
+fn a_group_looks_until_all_that_it_adopted_is_saved() {
+    let mut w = World::with(0, 2, Loaded::default());
+    w.deliver("q1", 1, Queued, None);
+    let (a, b) = ("octo-aaaaaaaa", "octo-bbbbbbbb");
+    let listing = Listing {
+        at: w.now,
+        registered: Ok(Arc::new(vec![remote(a, true, true), remote(b, true, true)])),
+        instances: Ok(vec![instance(a, InstanceStatus::Running), instance(b, InstanceStatus::Running)]),
+    };
+    let effects = w.group.listed(&listing, w.now);
+    assert!(w.group.snapshot().looking, "a crash now must not forget them");
+    w.run(effects);
+    assert!(!w.group.snapshot().looking);
+    assert_eq!(w.group.fleet().total(), 2);
+}
