@@ -1,15 +1,24 @@
 //! One runner's life: which event leads from which state to which, what is to be done then, and when to look again.
 
+mod removal;
+mod sighting;
+
+pub use removal::still_wanted;
+pub use sighting::{Seen, Sighting, minds};
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::id::{InstanceId, JobId, RunnerId};
 use crate::machine::backoff;
-use crate::model::instance::{BackendError, Instance, InstanceStatus};
+use crate::model::instance::{BackendError, Instance};
 use crate::model::remote::{Deregistered, GitHubError, RemoteRunner};
 use crate::model::runner::{DeleteReason, HISTORY_MAX, Removal, Runner, RunnerState, Transition};
 use crate::model::secret::Secret;
+
+use removal::{Parts, deregistered, finish_if_done, keep, pending_parts, remove};
+use sighting::{CONTRADICTIONS, sighted};
 
 use RunnerState::{Busy, Deleting, Failed, Gone, Idle, Provisioning, Registering, Requested, Starting};
 
@@ -83,31 +92,6 @@ pub enum Effect {
     /// Show its state at the instance; nothing comes back.
     UpdateMetadata,
 }
-
-/// One side of a health check. An error is [`Seen::Unknown`], never [`Seen::Absent`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen<T> {
-    /// No answer.
-    Unknown,
-    /// A complete listing without it.
-    Absent,
-    /// Listed.
-    Present(T),
-}
-
-/// What a health check saw of one runner on both sides.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
-    /// When the older of the two listings began; a state entered later is not judged by it.
-    pub at: Timestamp,
-    /// At GitHub.
-    pub registration: Seen<RemoteRunner>,
-    /// At the backend.
-    pub instance: Seen<Instance>,
-}
-
-/// Listings in a row that must contradict a runner's state before anything is done about it.
-const CONTRADICTIONS: u32 = 2;
 
 /// Time between two looks for an instance whose creation was interrupted.
 const SECOND_LOOK: Duration = Duration::from_secs(3);
@@ -351,205 +335,6 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             | Event::Remove { .. }
             | Event::Tick,
         ) => vec![],
-    }
-}
-
-/// Whether a sighting would move this runner; saves ten thousand messages that change nothing.
-#[must_use]
-pub fn minds(runner: &Runner, sighting: &Sighting) -> bool {
-    let registered = matches!(&sighting.registration, Seen::Present(remote) if remote.online);
-    let busy = matches!(&sighting.registration, Seen::Present(remote) if remote.busy);
-    let offline = matches!(&sighting.registration, Seen::Present(remote) if !remote.online);
-    let lost = sighting.registration == Seen::Absent;
-    let running = match &sighting.instance {
-        Seen::Present(instance) => instance.status != InstanceStatus::Stopped,
-        Seen::Unknown => true,
-        Seen::Absent => false,
-    };
-    match runner.state {
-        Starting => registered || !running || lost || runner.missed > 0,
-        Idle => busy || offline || !running || lost || runner.missed > 0,
-        Busy => !running || lost || runner.missed > 0 || (runner.job.is_none() && !busy),
-        Requested | Registering | Provisioning | Deleting | Gone | Failed => false,
-    }
-}
-
-fn sighted(runner: &mut Runner, sighting: Sighting, now: Timestamp) -> Vec<Effect> {
-    if runner.since >= sighting.at {
-        return vec![];
-    }
-    let registered = sighting.registration != Seen::Absent;
-    if let Seen::Present(remote) = &sighting.registration {
-        runner.github_id.get_or_insert(remote.id);
-        match runner.state {
-            Starting if remote.online => online(runner, remote.busy, now, "GitHub lists it as online"),
-            Idle if remote.busy => enter(runner, Busy, now, "GitHub lists it as busy"),
-            _ => {}
-        }
-    }
-    match &sighting.instance {
-        // It ended, for sure: no job runs there any more.
-        Seen::Present(instance) if instance.status == InstanceStatus::Stopped => {
-            runner.error = Some("its instance has ended".to_owned());
-            return remove(runner, DeleteReason::InstanceGone, Parts::BOTH, now);
-        }
-        Seen::Absent => {
-            runner.missed += 1;
-            if runner.missed >= CONTRADICTIONS {
-                runner.error = Some("the backend does not list its instance any more".to_owned());
-                // Listings may be late: a busy one is believed only once GitHub lost it too.
-                if runner.state != Busy || !registered {
-                    let parts = Parts { deregister_first: runner.state != Busy, ..Parts::BOTH };
-                    return remove(runner, DeleteReason::InstanceGone, parts, now);
-                }
-            }
-            return vec![];
-        }
-        Seen::Present(_) | Seen::Unknown => {}
-    }
-    match runner.state {
-        Starting | Idle if !registered => {
-            runner.missed += 1;
-            if runner.missed >= CONTRADICTIONS {
-                runner.error = Some("GitHub does not list it any more".to_owned());
-                let parts = Parts { deregister_first: true, ..Parts::BOTH };
-                return remove(runner, DeleteReason::LeakedInstance, parts, now);
-            }
-        }
-        // Its job is over, and the event that says so got lost: GitHub forgets a runner only when it has none.
-        Busy if !registered => {
-            runner.missed += 1;
-            if runner.missed >= CONTRADICTIONS {
-                return vec![Effect::LookUpRegistration];
-            }
-        }
-        // It waits for work that cannot reach it, in the place of one that could do it.
-        Idle if matches!(&sighting.registration, Seen::Present(remote) if !remote.online) => {
-            runner.missed += 1;
-            if runner.missed >= CONTRADICTIONS {
-                runner.error = Some("GitHub lists it as offline".to_owned());
-                let parts = Parts { deregister_first: true, ..Parts::BOTH };
-                return remove(runner, DeleteReason::LeakedInstance, parts, now);
-            }
-        }
-        // Only GitHub's lagging flag made it busy, and the flag is gone.
-        Busy if runner.job.is_none() && matches!(&sighting.registration, Seen::Present(remote) if !remote.busy) => {
-            runner.missed += 1;
-            if runner.missed >= CONTRADICTIONS {
-                enter(runner, Idle, now, "GitHub lists it as not busy, and no event names a job");
-            }
-        }
-        _ => runner.missed = 0,
-    }
-    vec![]
-}
-
-fn deregistered(runner: &mut Runner, answer: Result<Deregistered, GitHubError>, now: Timestamp) -> Vec<Effect> {
-    match answer {
-        Ok(Deregistered::Removed | Deregistered::Absent) => {
-            let then_instance = runner.removal.as_mut().is_some_and(|removal| {
-                removal.deregistered = true;
-                std::mem::take(&mut removal.deregister_first)
-            });
-            runner.retries = 0;
-            finish_if_done(runner, now);
-            if then_instance { pending_parts(runner) } else { vec![] }
-        }
-        Ok(Deregistered::Busy) => {
-            if runner.removal.as_ref().is_some_and(|removal| removal.deregister_first) {
-                keep(runner, now, "GitHub would not let it go: it runs a job");
-                return vec![Effect::UpdateMetadata];
-            }
-            retry_later(runner, "GitHub says that it still runs a job".to_owned(), now);
-            vec![]
-        }
-        Err(error) => {
-            let wait = asked_to_wait(&error);
-            retry_later(runner, format!("removing its registration failed: {error}"), now);
-            wait_at_least(runner, wait, now);
-            vec![]
-        }
-    }
-}
-
-/// Which parts a removal has.
-#[derive(Clone, Copy)]
-struct Parts {
-    registration: bool,
-    instance: bool,
-    deregister_first: bool,
-}
-
-impl Parts {
-    const BOTH: Self = Self { registration: true, instance: true, deregister_first: false };
-}
-
-fn remove(runner: &mut Runner, reason: DeleteReason, parts: Parts, now: Timestamp) -> Vec<Effect> {
-    runner.removal = Some(Removal {
-        reason,
-        deregistered: !parts.registration,
-        instance_deleted: !parts.instance,
-        deregister_first: parts.deregister_first,
-    });
-    // `retry_at` of a throttled creation must outlive the clean-up: it tells the group when to go on.
-    let retry_at = runner.retry_at;
-    enter(runner, Deleting, now, reason.as_str());
-    if reason == DeleteReason::CreateFailed {
-        runner.retry_at = retry_at;
-    }
-    pending_parts(runner)
-}
-
-/// The calls that a removal still needs.
-fn pending_parts(runner: &Runner) -> Vec<Effect> {
-    let Some(removal) = &runner.removal else { return vec![] };
-    let mut effects = vec![];
-    if runner.call_pending {
-        return effects;
-    }
-    if !removal.deregistered {
-        effects.push(Effect::Deregister);
-    }
-    if !removal.instance_deleted && (removal.deregistered || !removal.deregister_first) {
-        effects.push(Effect::DeleteInstance);
-    }
-    effects
-}
-
-/// Whether an effect that was decided a while ago is still to be carried out: a removal may be called off meanwhile.
-#[must_use]
-pub fn still_wanted(runner: &Runner, effect: &Effect) -> bool {
-    match effect {
-        Effect::Deregister | Effect::DeleteInstance => {
-            let kind = std::mem::discriminant(effect);
-            runner.state == Deleting && pending_parts(runner).iter().any(|p| std::mem::discriminant(p) == kind)
-        }
-        Effect::Register
-        | Effect::CreateInstance { .. }
-        | Effect::LookUpInstance
-        | Effect::LookUpRegistration
-        | Effect::UpdateMetadata => true,
-    }
-}
-
-/// Calls a removal off: the runner has work.
-fn keep(runner: &mut Runner, now: Timestamp, why: &str) {
-    runner.removal = None;
-    runner.online_at.get_or_insert(now);
-    enter(runner, Busy, now, why);
-}
-
-fn finish_if_done(runner: &mut Runner, now: Timestamp) {
-    let Some(removal) = &runner.removal else { return };
-    if !removal.deregistered || !removal.instance_deleted {
-        return;
-    }
-    let retry_at = runner.retry_at;
-    if removal.reason == DeleteReason::CreateFailed {
-        enter(runner, Failed, now, "its creation failed, and nothing of it is left");
-        runner.retry_at = retry_at;
-    } else {
-        enter(runner, Gone, now, "gone at the backend and at GitHub");
     }
 }
 

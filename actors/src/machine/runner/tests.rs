@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::{Attempt, GroupName, RunnerName};
+use crate::model::instance::InstanceStatus;
 
 const NAMES: &str = "octo-aaaaaaaa";
 
