@@ -61,15 +61,7 @@ impl App {
     /// # Errors
     /// [`StartError`]; nothing keeps running.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        if config.redis_url.is_some() {
-            return Err(StartError::Config(
-                "redis_url: this version keeps its state in the embedded store only: remove the key, and set data_dir"
-                    .to_owned(),
-            ));
-        }
-        if let Some(errors) = config.unavailable_backends() {
-            return Err(StartError::Config(errors.to_string()));
-        }
+        supported(&config)?;
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::System(format!("metrics: {error}")))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = open_store(&config, &metrics).await?;
@@ -113,6 +105,22 @@ impl App {
         let in_time = self.system.stop(self.grace).await;
         self.store.close().await;
         in_time
+    }
+}
+
+/// Whether this version can do what the configuration asks for.
+///
+/// # Errors
+/// [`StartError::Config`], with everything that it cannot do yet.
+pub fn supported(config: &Config) -> Result<(), StartError> {
+    let redis = config.redis_url.as_ref().map(|_| {
+        "redis_url: this version keeps its state in the embedded store only: remove the key, and set data_dir"
+            .to_owned()
+    });
+    let backends = config.unavailable_backends().map(|errors| errors.to_string());
+    match redis.into_iter().chain(backends).collect::<Vec<_>>() {
+        none if none.is_empty() => Ok(()),
+        all => Err(StartError::Config(all.join("\n"))),
     }
 }
 

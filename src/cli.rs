@@ -47,8 +47,8 @@ pub enum Command {
 /// Where the configuration is.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// The configuration file
-    #[arg(long, value_name = "FILE", env = "CONFIG_FILE")]
+    /// The configuration file [env: CONFIG_FILE]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 

@@ -89,10 +89,7 @@ fn load(args: ConfigArgs) -> Result<Config, Failure> {
 fn check_config(args: ConfigArgs) -> Result<(), Failure> {
     let config = load(args)?;
     print(&check::describe(&config))?;
-    match config.unavailable_backends() {
-        Some(errors) => Err(Failure::usage(errors.to_string())),
-        None => Ok(()),
-    }
+    Ok(app::supported(&config)?)
 }
 
 async fn serve(args: ConfigArgs) -> Result<(), Failure> {

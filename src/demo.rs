@@ -10,10 +10,12 @@ pub mod runner;
 use std::error::Error as StdError;
 use std::io::{self, Write};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use actors::model::secret::Secret;
 use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use account::{Account, Summary};
 use arrivals::Arrivals;
@@ -124,7 +126,7 @@ where
 
     let mut account = Account::new(&mut out, live, options.jobs, options.max);
     account.line(&format!("simulated GitHub  {}", github.url()))?;
-    account.line(&format!("dashboard         {}", service.dashboard_url))?;
+    account.line(&format!("service           {}", service.dashboard_url))?;
     let watched = watch(&options, &github, &service, &mut account).await;
     let interrupted = *watched.as_ref().unwrap_or(&true);
     account.count(github.peak_registered(), 0);
@@ -139,6 +141,15 @@ where
     Ok(summary)
 }
 
+/// Waits for the first of several signals.
+async fn any(signals: &mut [Signal]) {
+    std::future::poll_fn(|context| {
+        let caught = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+        if caught { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 /// Lets the jobs come and follows them; returns whether Ctrl-C came before all were done.
 async fn watch(
     options: &Options,
@@ -151,14 +162,15 @@ async fn watch(
     let mut counts = tokio::time::interval(COUNT_EVERY);
     let begun = Instant::now();
     let mut done_since: Option<Instant> = None;
-    let interrupt = tokio::signal::ctrl_c();
-    tokio::pin!(interrupt);
+    let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+        .into_iter()
+        .map(signal)
+        .collect::<io::Result<Vec<_>>>()?;
     loop {
         let next = arrivals.peek().map(|(arrival, _)| begun + arrival.at);
         tokio::select! {
             biased;
-            caught = &mut interrupt => {
-                caught?;
+            () = any(&mut signals) => {
                 return Ok(account.done() < options.jobs);
             }
             Some(happening) = happenings.recv() => account.note(&happening)?,

@@ -44,7 +44,7 @@ pub struct Settings {
 /// What one peer, and all of them together, may ask for.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Open connections; further ones wait in the kernel's queue. Default 1024.
+    /// Open connections; for a further one the one that has been without a request for longest is closed. Default 1024.
     pub connections: usize,
     /// Requests in progress; further ones are answered 503. Default 1024.
     pub requests: usize,
@@ -58,7 +58,8 @@ pub struct Limits {
     pub webhook_bytes: usize,
     /// Bytes of one body of the admin API. Default 64 kB.
     pub admin_bytes: usize,
-    /// Bytes of all bodies that are held at once; beyond it requests are answered 503. Default 128 MB.
+    /// Bytes of all bodies that are held at once; beyond it requests are answered 503. A quarter is kept for bodies that
+    /// announce at most 256 kB, as GitHub's do. Default 128 MB.
     pub bodies_bytes: usize,
     /// From a connection's opening, or a request's first byte, to the end of its headers. Default 10 s.
     pub header_deadline: Duration,

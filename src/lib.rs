@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod github;
 pub mod http;
+pub mod memory;
 pub mod metrics;
 pub mod store;
 pub mod telemetry;

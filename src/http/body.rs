@@ -17,6 +17,27 @@ use super::problem::Problem;
 /// Room that is made before the first byte, at most.
 const FIRST_ROOM: usize = 64 << 10;
 
+/// Bodies that announce at most this much have a share of the memory of their own.
+const SMALL: usize = 256 << 10;
+
+/// The memory for bodies: large ones, or ones that do not say how long they are, cannot take it all.
+pub(super) struct Budget {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+impl Budget {
+    /// Shares out so many bytes.
+    pub(super) fn new(bytes: usize) -> Self {
+        let small = bytes / 4;
+        Self { small: Arc::new(Semaphore::new(small)), large: Arc::new(Semaphore::new(bytes - small)) }
+    }
+
+    fn of(&self, declared: usize) -> &Arc<Semaphore> {
+        if (1..=SMALL).contains(&declared) { &self.small } else { &self.large }
+    }
+}
+
 /// How much, and how slowly, a body may come.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
@@ -62,12 +83,7 @@ impl From<BodyError> for Problem {
 }
 
 /// Reads `body` whole. Stops at the first bound it meets; nothing more is read then.
-pub(super) async fn read(
-    headers: &HeaderMap,
-    body: Body,
-    bounds: Bounds,
-    budget: &Arc<Semaphore>,
-) -> Result<Held, BodyError> {
+pub(super) async fn read(headers: &HeaderMap, body: Body, bounds: Bounds, budget: &Budget) -> Result<Held, BodyError> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if declared.is_some_and(|length| length > bounds.bytes as u64) {
         return Err(BodyError::TooLarge(bounds.bytes));
@@ -91,7 +107,7 @@ pub(super) async fn read(
         }
         // A body takes of the budget what has come of it, not what it announces: a stalled one takes little.
         let size = u32::try_from(piece.len()).map_err(|_| BodyError::TooLarge(bounds.bytes))?;
-        let more = Arc::clone(budget).try_acquire_many_owned(size).map_err(|_| BodyError::NoMemory)?;
+        let more = Arc::clone(budget.of(declared)).try_acquire_many_owned(size).map_err(|_| BodyError::NoMemory)?;
         match &mut share {
             Some(share) => share.merge(more),
             None => share = Some(more),

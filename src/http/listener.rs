@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use poem::Addr;
 use poem::http::uri::Scheme;
 use poem::listener::Acceptor;
@@ -33,6 +34,11 @@ struct Activity {
     in_flight: AtomicU32,
     /// Grows whenever a request begins or ends.
     changes: AtomicU64,
+    /// Milliseconds from the listener's start until the connection was last opened or done with a request.
+    idle_since: AtomicU64,
+    /// Told to make room for another connection.
+    evicted: AtomicBool,
+    waker: AtomicWaker,
 }
 
 /// Both ends of a connection, which together name it.
@@ -40,34 +46,66 @@ type Ends = (SocketAddr, SocketAddr);
 
 /// The open connections, through which the application tells a connection that its headers were read.
 #[derive(Clone, Default)]
-pub(super) struct Connections(Arc<Mutex<HashMap<Ends, Arc<Activity>>>>);
+pub(super) struct Connections(Arc<Table>);
+
+struct Table {
+    open: Mutex<HashMap<Ends, Arc<Activity>>>,
+    began: Instant,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { open: Mutex::default(), began: Instant::now() }
+    }
+}
 
 impl Connections {
     /// Notes that a request's headers are complete, until the value is dropped.
     pub(super) fn begin(&self, local: &LocalAddr, peer: &RemoteAddr) -> Option<InFlight> {
         let ends = (*local.as_socket_addr()?, *peer.as_socket_addr()?);
-        let activity = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&ends).cloned()?;
+        let activity = self.open_ones().get(&ends).cloned()?;
         activity.in_flight.fetch_add(1, Ordering::SeqCst);
         activity.changes.fetch_add(1, Ordering::SeqCst);
-        Some(InFlight(activity))
+        Some(InFlight(activity, self.clone()))
     }
 
     fn open(&self, ends: Ends) -> Arc<Activity> {
         let activity = Arc::new(Activity::default());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(ends, Arc::clone(&activity));
+        activity.idle_since.store(self.age(), Ordering::SeqCst);
+        self.open_ones().insert(ends, Arc::clone(&activity));
         activity
     }
 
     fn close(&self, ends: &Ends) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(ends);
+        self.open_ones().remove(ends);
+    }
+
+    fn open_ones(&self) -> MutexGuard<'_, HashMap<Ends, Arc<Activity>>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Closes the connection that has been without a request for longest, if there is one.
+    fn make_room(&self) {
+        let open = self.open_ones();
+        let idle =
+            open.values().filter(|a| a.in_flight.load(Ordering::SeqCst) == 0 && !a.evicted.load(Ordering::SeqCst));
+        if let Some(longest) = idle.min_by_key(|a| a.idle_since.load(Ordering::SeqCst)) {
+            longest.evicted.store(true, Ordering::SeqCst);
+            longest.waker.wake();
+        }
     }
 }
 
 /// A request between the end of its headers and its answer.
-pub(super) struct InFlight(Arc<Activity>);
+pub(super) struct InFlight(Arc<Activity>, Connections);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.0.idle_since.store(self.1.age(), Ordering::SeqCst);
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.0.changes.fetch_add(1, Ordering::SeqCst);
     }
@@ -105,10 +143,18 @@ impl Acceptor for BoundedAcceptor {
     }
 
     async fn accept(&mut self) -> io::Result<(Self::Io, LocalAddr, RemoteAddr, Scheme)> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         loop {
             match self.listener.accept().await {
                 Ok((io, peer)) => {
+                    let places = Arc::clone(&self.places);
+                    let place = match Arc::clone(&places).try_acquire_owned() {
+                        Ok(place) => place,
+                        // Silent peers must not keep others out.
+                        Err(_) => {
+                            self.connections.make_room();
+                            places.acquire_owned().await.map_err(io::Error::other)?
+                        }
+                    };
                     // Without it, small answers wait for the peer's delayed acknowledgement.
                     let _ = io.set_nodelay(true);
                     let local = io.local_addr().unwrap_or(self.local);
@@ -120,6 +166,7 @@ impl Acceptor for BoundedAcceptor {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
+                    self.connections.make_room();
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -221,6 +268,10 @@ impl AsyncRead for BoundedStream {
                 Poll::Ready(result)
             }
             Poll::Pending => {
+                this.activity.waker.register(cx.waker());
+                if this.activity.evicted.load(Ordering::SeqCst) {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it made room for another one")));
+                }
                 ready!(this.read_deadline.as_mut().poll(cx));
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came in time")))
             }

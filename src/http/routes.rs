@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::admin::{self, Idempotency};
 use super::auth::{Keyring, Role};
+use super::body::Budget;
 use super::health::{self, Probe};
 use super::listener::Connections;
 use super::problem::{PROBLEM_JSON, Problem};
@@ -32,7 +33,7 @@ pub(super) struct App {
     pub(super) settings: Arc<Settings>,
     pub(super) connections: Connections,
     /// Bytes of bodies that may still come.
-    pub(super) bodies: Arc<Semaphore>,
+    pub(super) bodies: Budget,
     /// Deliveries that may still be handed on.
     pub(super) accepting: Arc<Semaphore>,
     /// Admin requests that may still begin.
@@ -50,7 +51,7 @@ impl App {
         Self {
             front,
             connections: Connections::default(),
-            bodies: Arc::new(Semaphore::new(limits.bodies_bytes)),
+            bodies: Budget::new(limits.bodies_bytes),
             accepting: Arc::new(Semaphore::new(limits.accepting)),
             admin_requests: Semaphore::new(limits.admin_requests),
             keyring: Keyring::new(&settings.keys),

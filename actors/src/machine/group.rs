@@ -252,6 +252,10 @@ impl Group {
         if before.as_ref().is_none_or(|b| b.state != runner.state) {
             self.runner_entered(&runner, now);
         }
+        // As soon as it is known, before a replacement is planned.
+        if gave_up(&runner) && !before.as_deref().is_some_and(gave_up) {
+            self.failed(&runner, now);
+        }
         let mut effects = vec![];
         self.act(now, &mut effects);
         effects
@@ -276,11 +280,11 @@ impl Group {
             RunnerState::Idle | RunnerState::Busy => {
                 self.note_job(runner, now, Milestone::RunnerOnline { runner: name });
             }
-            RunnerState::Failed => self.failed(runner, now),
-            RunnerState::Gone if runner.removal.as_ref().is_some_and(|r| r.reason == DeleteReason::StartTimeout) => {
-                self.failed(runner, now);
-            }
-            RunnerState::Requested | RunnerState::Registering | RunnerState::Deleting | RunnerState::Gone => {}
+            RunnerState::Requested
+            | RunnerState::Registering
+            | RunnerState::Deleting
+            | RunnerState::Gone
+            | RunnerState::Failed => {}
         }
     }
 
@@ -511,6 +515,18 @@ impl Group {
     fn next_chance(&mut self) -> u64 {
         self.chance = self.chance.wrapping_add(1);
         mix(self.chance)
+    }
+}
+
+/// Whether it ended, or is being removed, without ever having worked.
+fn gave_up(runner: &Runner) -> bool {
+    match (runner.state, runner.removal.as_ref().map(|removal| removal.reason)) {
+        (RunnerState::Failed, _) => true,
+        (RunnerState::Deleting | RunnerState::Gone, Some(DeleteReason::CreateFailed)) => true,
+        (RunnerState::Deleting | RunnerState::Gone, Some(DeleteReason::StartTimeout | DeleteReason::InstanceGone)) => {
+            runner.online_at.is_none()
+        }
+        _ => false,
     }
 }
 

@@ -52,21 +52,22 @@ impl Group {
     fn job_event(&mut self, delivery: &Delivery, known: Option<Job>, effects: &mut Vec<Effect>) -> Option<RunnerRef> {
         let id = delivery.event.job.id;
         let group = self.settings.name.clone();
+        let mut is_new = false;
         let mut job = match self.jobs.get(&id) {
             Some(job) => Job::clone(job),
             None => match known {
                 Some(known) if known.group.as_ref() == Some(&group) => known,
                 _ => {
-                    let mut job =
-                        job_machine::new(delivery.event.job.clone(), Some(group.clone()), delivery.received_at);
-                    let reason = delivery.matched.clone();
-                    job.note(delivery.received_at, Milestone::Matched { group, reason });
-                    job
+                    is_new = true;
+                    job_machine::new(delivery.event.job.clone(), Some(group.clone()), delivery.received_at)
                 }
             },
         };
         let (was_taken, was_final) = (job.taken_at.is_some(), job.status == JobStatus::Completed);
         job_machine::apply(&mut job, delivery);
+        if is_new {
+            job.note(delivery.received_at, Milestone::Matched { group, reason: delivery.matched.clone() });
+        }
         if !was_final {
             self.job_milestones(&mut job, delivery, was_taken, effects);
         }

@@ -71,7 +71,8 @@ pub(super) fn sighted(runner: &mut Runner, sighting: Sighting, now: Timestamp) -
     match &sighting.instance {
         // It ended, for sure: no job runs there any more.
         Seen::Present(instance) if instance.status == InstanceStatus::Stopped => {
-            runner.error = Some("its instance has ended".to_owned());
+            let early = if runner.online_at.is_none() { " before it was seen online" } else { "" };
+            runner.error = Some(format!("its instance has ended{early}"));
             return remove(runner, DeleteReason::InstanceGone, Parts::BOTH, now);
         }
         Seen::Absent => {

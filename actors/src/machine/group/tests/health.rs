@@ -130,3 +130,21 @@ fn a_group_looks_until_all_that_it_adopted_is_saved() {
     assert!(!w.group.snapshot().looking);
     assert_eq!(w.group.fleet().total(), 2);
 }
+
+#[test]
+fn instances_that_end_before_they_are_online_are_failures_that_back_off_and_are_told() {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    for failures in 1..=3 {
+        w.start_all();
+        let name = w.in_state(RunnerState::Starting)[0].clone();
+        w.pass(61);
+        w.list(vec![remote(name.as_str(), false, false)], vec![instance(name.as_str(), InstanceStatus::Stopped)]);
+        w.finish_removals();
+        assert_eq!(w.group.snapshot().failures, failures);
+        assert!(w.group.snapshot().not_before > Some(w.now));
+        w.pass(300);
+    }
+    let error = &w.group.snapshot().last_error.as_ref().unwrap().text;
+    assert!(error.contains("its instance has ended before it was seen online"), "{error}");
+}
