@@ -218,11 +218,19 @@ fn http_service(
             metrics_public: config.metrics_public,
             render_metrics: Arc::new(move || metrics.render()),
             version: env!("CARGO_PKG_VERSION"),
-            limits: http::Limits::default(),
+            limits: limits(),
         }),
         shutdown_grace: config.shutdown_grace,
     };
     Ok(Service { name: "http", start: Arc::new(move |supervisor| Box::pin(http::spawn(args.clone(), supervisor))) })
+}
+
+/// The default bounds, and no more connections than half of the files that this process may open.
+fn limits() -> http::Limits {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let half = files.and_then(|files| usize::try_from(files / 2).ok()).unwrap_or(usize::MAX);
+    let limits = http::Limits::default();
+    http::Limits { connections: limits.connections.min(half.max(1)), ..limits }
 }
 
 async fn prune(store: Arc<dyn Store>, clock: Arc<dyn Clock>, keep_jobs: Duration) {

@@ -451,7 +451,8 @@ async fn no_more_requests_are_in_progress_than_may() {
 
 #[tokio::test]
 async fn bodies_share_one_budget_of_memory_by_what_has_come() {
-    let (_, server) = start(|s| s.limits.bodies_bytes = 50_000).await;
+    // A quarter of it is for bodies of this size.
+    let (_, server) = start(|s| s.limits.bodies_bytes = 200_000).await;
     let big = format!("{QUEUED}{}", " ".repeat(40_000));
     let request = Request::delivery("d-1", &big).bytes();
     let mut half = server.connect().await;
@@ -472,20 +473,51 @@ async fn bodies_share_one_budget_of_memory_by_what_has_come() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_their_turn() {
-    let (_, server) = start(|s| s.limits.connections = 2).await;
-    let mut first = server.connect().await;
-    let second = server.connect().await;
-    first.write(&Request::delivery("d-1", QUEUED).bytes()).await;
-    assert_eq!(first.response().await.unwrap().status, 202);
+async fn bodies_that_may_become_large_do_not_take_the_share_of_small_ones() {
+    let (_, server) = start(|s| s.limits.bodies_bytes = 200_000).await;
+    let mut large = server.connect().await;
+    // Announces more than counts as small, and sends as much as all large ones may have.
+    let head = Request::delivery("d-1", QUEUED).replace("content-length", "1000000").head();
+    large.write(format!("{head}{}", " ".repeat(150_000)).as_bytes()).await;
+    let refused = Request::delivery("d-2", format!("{QUEUED}{}", " ".repeat(300_000)));
+    loop {
+        // Until the server has read all of the first one, the second one may find room.
+        if server.send(&refused).await.status == 503 {
+            break;
+        }
+    }
+    for n in 3..20 {
+        assert_eq!(outcome(&server, &Request::delivery(&format!("d-{n}"), QUEUED)).await, "accepted");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_limit_takes_the_place_of_the_one_that_is_silent_for_longest() {
+    let (fake, server) = start(|s| s.limits.connections = 2).await;
+    fake.set(Mood::Hangs);
+    let mut busy = server.connect().await;
+    busy.write(&Request::delivery("d-1", QUEUED).bytes()).await;
+    until("it is in progress", || fake.things().calls == 1).await;
+    let mut silent = server.connect().await;
     let mut third = server.connect().await;
-    third.write(&Request::delivery("d-3", QUEUED).bytes()).await;
-    first.write(&Request::delivery("d-2", QUEUED).bytes()).await;
-    assert_eq!(first.response().await.unwrap().status, 202);
-    let mut byte = [0];
-    assert_eq!(third.stream.try_read(&mut byte).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-    drop(second);
+    assert!(silent.response().await.is_none(), "it is closed");
+    fake.set(Mood::Works);
+    third.write(&Request::delivery("d-2", QUEUED).bytes()).await;
     assert_eq!(third.response().await.unwrap().status, 202);
+    assert_eq!(busy.response().await.unwrap().status, 202, "one with a request is left alone");
+}
+
+#[tokio::test]
+async fn idle_connections_of_one_peer_do_not_keep_webhooks_out() {
+    let (_, server) = start(|s| s.limits.connections = 16).await;
+    let mut idle = vec![];
+    for _ in 0..64 {
+        let mut wire = server.connect().await;
+        wire.write(&Request::new("GET", "/_health").bytes()).await;
+        assert_eq!(wire.response().await.unwrap().status, 200);
+        idle.push(wire);
+    }
+    assert_eq!(outcome(&server, &Request::delivery("d-1", QUEUED)).await, "accepted");
 }
 
 #[tokio::test]

@@ -294,6 +294,10 @@ impl AsyncWrite for BoundedStream {
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
         }
+        if this.activity.evicted.load(Ordering::SeqCst) {
+            // Nobody waits for an answer, and somebody else for the place.
+            return Poll::Ready(Ok(()));
+        }
         let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
         let mut waste = [0_u8; 4096];
         loop {

@@ -4,6 +4,9 @@ use crate::id::GroupName;
 use crate::model::delivery::JobFacts;
 use crate::model::settings::{GroupSettings, Scope};
 
+/// Every self-hosted runner has this label.
+const IMPLICIT: &str = "self-hosted";
+
 /// A group that may serve the job.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
@@ -30,7 +33,8 @@ pub enum Match {
     },
 }
 
-/// Chooses the group for a job: its labels and scope must admit it; among several the highest priority wins, then the
+/// Chooses the group for a job: the labels that its runners register with (the group's own, `self-hosted`, operating
+/// system and architecture) and its scope must admit it; among several the highest priority wins, then the
 /// fewest labels, then free capacity, then the order of the configuration.
 #[must_use]
 pub fn match_job<'a>(job: &JobFacts, candidates: impl IntoIterator<Item = Candidate<'a>>) -> Match {
@@ -103,7 +107,9 @@ fn refusal(job: &JobFacts, group: &GroupSettings) -> Option<(usize, String)> {
     let missing: Vec<&str> = job
         .labels
         .iter()
-        .filter(|label| !label.eq_ignore_ascii_case("self-hosted"))
+        .filter(|label| {
+            ![IMPLICIT, group.os.label(), group.arch.label()].iter().any(|own| own.eq_ignore_ascii_case(label))
+        })
         .filter(|label| !group.labels.iter().any(|own| same_label(own, label)))
         .map(String::as_str)
         .collect();
@@ -183,6 +189,15 @@ mod tests {
         let groups = [(group("a", &["linux-big"]), true)];
         assert_eq!(chosen(&job(&["Self-Hosted", "LINUX-Big"]), &groups), Ok("a".into()));
         assert_eq!(chosen(&job(&["self-hosted"]), &groups), Ok("a".into()));
+    }
+
+    #[test]
+    fn the_system_and_the_architecture_that_runners_register_with_are_labels_too() {
+        let groups = [(group("a", &["octo"]), true)];
+        assert_eq!(chosen(&job(&["self-hosted", "Linux", "X64", "octo"]), &groups), Ok("a".into()));
+        assert!(
+            chosen(&job(&["self-hosted", "windows", "octo"]), &groups).unwrap_err().contains("lacks the label windows")
+        );
     }
 
     #[test]
