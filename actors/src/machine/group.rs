@@ -486,30 +486,7 @@ impl Group {
     }
 
     fn new_runner(&self, name: RunnerName, now: Timestamp) -> Runner {
-        Runner {
-            name,
-            group: self.settings.name.clone(),
-            attempt: Attempt(self.snapshot.failures),
-            backend: self.settings.backend.to_owned(),
-            state: RunnerState::Requested,
-            since: now,
-            created_at: now,
-            online_at: None,
-            for_job: None,
-            for_delivery_at: None,
-            job: None,
-            github_id: None,
-            instance: None,
-            time_to_start: self.settings.time_to_start,
-            time_to_live: self.settings.time_to_live,
-            removal: None,
-            retry_at: None,
-            retries: 0,
-            call_pending: false,
-            missed: 0,
-            error: None,
-            history: vec![],
-        }
+        Runner::requested(name, &self.settings, Attempt(self.snapshot.failures), now)
     }
 
     fn next_chance(&mut self) -> u64 {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Attempt, GroupName, InstanceId, JobId, RunnerId, RunnerName};
+use crate::model::settings::GroupSettings;
 
 /// Most transitions one history keeps; the oldest after the first are dropped beyond it.
 pub const HISTORY_MAX: usize = 32;
@@ -177,6 +178,35 @@ pub struct Runner {
 }
 
 impl Runner {
+    /// A runner of a group that is intended and nothing more, without a history.
+    #[must_use]
+    pub fn requested(name: RunnerName, group: &GroupSettings, attempt: Attempt, now: Timestamp) -> Self {
+        Self {
+            name,
+            group: group.name.clone(),
+            attempt,
+            backend: group.backend.to_owned(),
+            state: RunnerState::Requested,
+            since: now,
+            created_at: now,
+            online_at: None,
+            for_job: None,
+            for_delivery_at: None,
+            job: None,
+            github_id: None,
+            instance: None,
+            time_to_start: group.time_to_start,
+            time_to_live: group.time_to_live,
+            removal: None,
+            retry_at: None,
+            retries: 0,
+            call_pending: false,
+            missed: 0,
+            error: None,
+            history: vec![],
+        }
+    }
+
     /// Whether it was online or had a job, at any time.
     #[must_use]
     pub fn has_served(&self) -> bool {

@@ -64,30 +64,8 @@ fn settings() -> GroupSettings {
 }
 
 fn runner(state: RunnerState) -> Runner {
-    Runner {
-        name: RunnerName::new("octo-0a1b2c3d").unwrap(),
-        group: GroupName::new("octo").unwrap(),
-        attempt: Attempt(1),
-        backend: "base".into(),
-        state,
-        since: at(60),
-        created_at: at(60),
-        online_at: None,
-        for_job: Some(JobId(1)),
-        for_delivery_at: None,
-        job: None,
-        github_id: None,
-        instance: None,
-        time_to_start: Duration::from_secs(600),
-        time_to_live: Duration::from_secs(3600),
-        removal: None,
-        retry_at: None,
-        retries: 0,
-        call_pending: false,
-        missed: 0,
-        error: None,
-        history: Vec::new(),
-    }
+    let requested = Runner::requested(RunnerName::new("octo-0a1b2c3d").unwrap(), &settings(), Attempt(1), at(60));
+    Runner { state, for_job: Some(JobId(1)), ..requested }
 }
 
 fn fleet(states: &[(RunnerState, u32)]) -> [u32; RunnerState::ALL.len()] {

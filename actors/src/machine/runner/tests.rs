@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::id::{Attempt, GroupName, RunnerName};
+use crate::id::{Attempt, RunnerName};
 use crate::model::instance::InstanceStatus;
 
 const NAMES: &str = "octo-aaaaaaaa";
@@ -13,30 +13,8 @@ fn t(second: i64) -> Timestamp {
 }
 
 pub(crate) fn requested() -> Runner {
-    Runner {
-        name: RunnerName::new(NAMES).unwrap(),
-        group: GroupName::new("octo").unwrap(),
-        attempt: Attempt(0),
-        backend: "base".into(),
-        state: Requested,
-        since: t(0),
-        created_at: t(0),
-        online_at: None,
-        for_job: None,
-        for_delivery_at: None,
-        job: None,
-        github_id: None,
-        instance: None,
-        time_to_start: Duration::from_secs(600),
-        time_to_live: Duration::from_secs(3600),
-        removal: None,
-        retry_at: None,
-        retries: 0,
-        call_pending: false,
-        missed: 0,
-        error: None,
-        history: vec![],
-    }
+    let group = crate::machine::group::tests::settings("octo", 0, 5);
+    Runner::requested(RunnerName::new(NAMES).unwrap(), &group, Attempt(0), t(0))
 }
 
 fn registered() -> Event {
