@@ -18,6 +18,16 @@ fn run(site: &Site, config: &Path) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stderr).unwrap())
 }
 
+/// Starts again with what was wrong put right: the job that was taken before is served.
+async fn put_right(mut site: Site) {
+    assert!(site.alive());
+    site.kill();
+    let right = site.config(2, |_| {});
+    site.start(&right).await;
+    site.until("it is done", async |site| site.done() == 1).await;
+    site.until_no_trace().await;
+}
+
 /// The last line, which is the one for people.
 fn last(text: &str) -> &str {
     text.lines().last().unwrap_or_default()
@@ -84,12 +94,7 @@ async fn a_missing_command_is_told_where_people_look_and_its_job_is_served_once_
     let told = site.api(&format!("/jobs/{job}")).await;
     assert!(told["answer"].as_str().unwrap().contains("/no/such/runner"), "{told:#}");
     site.until("no registration is left behind", async |site| site.github.registered() == 0).await;
-    assert!(site.alive());
-    site.kill();
-    let right = site.config(2, |_| {});
-    site.start(&right).await;
-    site.until("it is done", async |site| site.done() == 1).await;
-    site.until_no_trace().await;
+    put_right(site).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,12 +110,7 @@ async fn an_unreachable_github_is_told_where_people_look_and_the_job_is_served_o
         told["status"] == "queued" && told["answer"].as_str().is_some_and(|answer| answer.contains("GitHub"))
     })
     .await;
-    assert!(site.alive());
-    site.kill();
-    let right = site.config(2, |_| {});
-    site.start(&right).await;
-    site.until("it is done", async |site| site.done() == 1).await;
-    site.until_no_trace().await;
+    put_right(site).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
