@@ -152,6 +152,14 @@ text_id!(
     |v| (1..=256).contains(&v.len()) && !v.chars().any(char::is_control)
 );
 
+text_id!(
+    /// One running `serve` process among those that share a store.
+    ReplicaId,
+    "replica id",
+    "1 to 64 letters, digits, '-', '_' or '.'",
+    |v| plain_name(v, 64)
+);
+
 number_id!(
     /// GitHub's id of one `workflow_job`.
     JobId(u64)

@@ -4,10 +4,12 @@ pub mod backend;
 pub mod clock;
 pub mod github;
 pub mod observer;
+pub mod replicas;
 pub mod store;
 
 pub use backend::{Backend, BackendError};
 pub use clock::Clock;
 pub use github::{GitHub, GitHubError};
 pub use observer::{Observation, Observer};
+pub use replicas::Replicas;
 pub use store::{Store, StoreError};

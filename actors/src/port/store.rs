@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::id::{Cursor, FencingToken, GroupName, JobId, RunnerName};
+use crate::id::{Cursor, FencingToken, GroupName, JobId, ReplicaId, RunnerName};
 use crate::model::delivery::Delivery;
 use crate::model::group::GroupSnapshot;
 pub use crate::model::inbox::{InboxEntry, Loaded};
@@ -31,6 +31,9 @@ pub trait Store: Send + Sync + 'static {
     async fn inbox(&self, group: &GroupName, after: Cursor, limit: usize) -> Result<Vec<InboxEntry>, StoreError>;
 
     /// Takes ownership of a group: returns a token that is greater than every earlier one, and fences those off.
+    ///
+    /// # Errors
+    /// [`StoreError::NotOwner`] when another live replica owns the group by [`Replicas`](crate::port::Replicas).
     async fn acquire(&self, group: &GroupName) -> Result<FencingToken, StoreError>;
 
     /// Everything a new owner needs to go on: the group's snapshot, its runners that are not final, its jobs that are not final.
@@ -41,7 +44,8 @@ pub trait Store: Send + Sync + 'static {
     /// Deliveries up to the saved snapshot's cursor leave the inbox.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] when `token` is not the newest: nothing was written.
+    /// [`StoreError::Fenced`] when `token` is not the newest: nothing was written. [`StoreError::Forgotten`] when the
+    /// store has lost something that it acknowledged before, this token included: nothing was written.
     async fn save(&self, group: &GroupName, token: FencingToken, changes: Changes) -> Result<(), StoreError>;
 
     /// The snapshot of one group; none when nothing was saved yet.
@@ -144,6 +148,21 @@ pub enum StoreError {
         group: GroupName,
         /// The token that was refused.
         token: FencingToken,
+    },
+    /// Another live replica owns the group.
+    #[error("group {group} is owned by replica {owner}")]
+    NotOwner {
+        /// Which group.
+        group: GroupName,
+        /// Its owner.
+        owner: ReplicaId,
+    },
+    /// The store came back without writes that it had acknowledged (it was emptied, or a replica that lagged behind took
+    /// over): acquire the group again and save all that is known of it.
+    #[error("the store has lost what was saved of group {group}")]
+    Forgotten {
+        /// Which group.
+        group: GroupName,
     },
     /// It cannot be read or written now (disk full, no answer); nothing was acknowledged.
     #[error("the store is unavailable: {0}")]
