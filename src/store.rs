@@ -22,5 +22,6 @@
 
 pub mod codec;
 pub mod embedded;
+pub mod replica_id;
 
 pub use embedded::{Embedded, OpenError};

@@ -225,6 +225,24 @@ impl GroupName {
     }
 }
 
+impl ReplicaId {
+    /// The id `<host>-<8 hexadecimal digits>`: the host's name in lower case, other characters turned into `-`, cut so
+    /// that the id stays readable.
+    #[must_use]
+    pub fn on_host(host: &str, number: u32) -> Self {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let host: String = host.chars().map(plain).take(40).collect();
+        Self(format!("{host}-{number:08x}").into())
+    }
+
+    /// Whether an id was made for this host.
+    #[must_use]
+    pub fn is_of_host(&self, host: &str) -> bool {
+        u32::from_str_radix(self.0.rsplit('-').next().unwrap_or_default(), 16)
+            .is_ok_and(|number| *self == Self::on_host(host, number))
+    }
+}
+
 impl Attempt {
     /// The attempt after this one.
     #[must_use]
@@ -257,6 +275,16 @@ mod tests {
         assert!(!short.owns_name(name.as_str()));
         assert!(!short.owns_name("octo-ABCDEFGH"));
         assert!(!short.owns_name("octo"));
+    }
+
+    #[test]
+    fn replica_ids_are_valid_whatever_the_host_is_called() {
+        for host in ["build-1", "Büro.example", "", &"h".repeat(200)] {
+            let id = ReplicaId::on_host(host, 7);
+            assert!(ReplicaId::new(id.as_str()).is_ok(), "{id}");
+            assert!(id.is_of_host(host), "{id}");
+            assert!(!id.is_of_host("other"), "{id}");
+        }
     }
 
     #[test]
