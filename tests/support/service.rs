@@ -19,7 +19,7 @@ use tempfile::TempDir;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_runner-manager");
-const KEY: &str = "key-of-a-test-0123456789abcdef";
+pub const KEY: &str = "key-of-a-test-0123456789abcdef";
 
 /// A simulated GitHub, a directory, and a port that belong together.
 pub struct Site {
@@ -172,19 +172,7 @@ impl Site {
 
     /// Counts processes all the time, from outside, until it is asked for the most.
     pub fn watch(&self) -> Peak {
-        let (mark, most, stop) = (
-            format!("RUNNER_MANAGER_NAME={}", self.name),
-            Arc::new(AtomicUsize::new(0)),
-            Arc::new(AtomicBool::new(false)),
-        );
-        let (seen, ends) = (Arc::clone(&most), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            while !ends.load(Ordering::SeqCst) {
-                seen.fetch_max(count_marked(&mark), Ordering::SeqCst);
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        });
-        Peak { most, stop, thread: Some(thread) }
+        watch_marked(format!("RUNNER_MANAGER_NAME={}", self.name))
     }
 }
 
@@ -194,17 +182,33 @@ impl Drop for Site {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // Runners outlive the manager; those of a failed test must not outlive the test.
-        let mark = format!("RUNNER_MANAGER_NAME={}", self.name);
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let ours = fs::read(entry.path().join("environ"))
-                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()));
-            if let (true, Some(pid)) = (ours, rustix::process::Pid::from_raw(pid)) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
+        kill_marked(&format!("RUNNER_MANAGER_NAME={}", self.name));
+    }
+}
+
+/// Ends every process with this variable: runners outlive the manager; those of a failed test must not outlive the test.
+pub fn kill_marked(mark: &str) {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let ours = fs::read(entry.path().join("environ"))
+            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()));
+        if let (true, Some(pid)) = (ours, rustix::process::Pid::from_raw(pid)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
+}
+
+/// Counts processes with this variable all the time, until it is asked for the most.
+pub fn watch_marked(mark: String) -> Peak {
+    let (most, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (seen, ends) = (Arc::clone(&most), Arc::clone(&stop));
+    let thread = std::thread::spawn(move || {
+        while !ends.load(Ordering::SeqCst) {
+            seen.fetch_max(count_marked(&mark), Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    Peak { most, stop, thread: Some(thread) }
 }
 
 /// The most processes seen at once.
