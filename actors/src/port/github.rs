@@ -1,10 +1,12 @@
 //! What the brain asks of GitHub's REST API.
 
-use crate::id::{RunnerGroupId, RunnerId, RunnerName};
+use crate::id::{DeliveryId, JobId, RunnerGroupId, RunnerId, RunnerName};
+use crate::model::delivery::JobEvent;
 pub use crate::model::remote::{Deregistered, GitHubError, RemoteRunner};
 use crate::model::secret::Secret;
 use crate::model::settings::{Arch, GroupSettings, Os, Scope};
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 /// GitHub's REST API, as far as it is needed. An error never means "gone".
 #[async_trait]
@@ -29,6 +31,60 @@ pub trait GitHub: Send + Sync + 'static {
 
     /// Address of the newest runner application for this system, kept for an hour.
     async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<String, GitHubError>;
+}
+
+/// What GitHub remembers of jobs and of the deliveries it sent: the way to jobs whose webhooks never came. Reads may be
+/// repeated; every call gives way to those of [`GitHub`].
+#[async_trait]
+pub trait Records: Send + Sync + 'static {
+    /// One job as it is now, or none when GitHub says that there is none. [`GitHubError::NotFound`] when the repository
+    /// is not to be seen.
+    async fn job(&self, scope: &Scope, repository: &str, id: JobId) -> Result<Option<JobEvent>, GitHubError>;
+
+    /// The jobs, queued, waiting or running, of the repository's runs that are not completed: of each status the newest
+    /// `runs_max` runs are looked at. `repository` is the name without its owner.
+    async fn open_jobs(&self, scope: &Scope, repository: &str, runs_max: usize) -> Result<Vec<JobEvent>, GitHubError>;
+
+    /// The hook that brings the webhooks of a scope here: the App's, else the organization's or repository's whose
+    /// address ends with `path`. None when there is none or it cannot be seen.
+    async fn hook(&self, scope: &Scope, path: &str) -> Result<Option<Hook>, GitHubError>;
+
+    /// What a hook sent since a time, newest first, redeliveries included.
+    async fn deliveries(&self, hook: &Hook, since: Timestamp) -> Result<Vec<SentDelivery>, GitHubError>;
+
+    /// Asks for a delivery to be sent again, under the same GUID.
+    async fn redeliver(&self, hook: &Hook, delivery: u64) -> Result<(), GitHubError>;
+}
+
+/// A webhook's configuration at GitHub.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// The App's own.
+    App,
+    /// One of an organization or of a repository.
+    Of {
+        /// Whose.
+        scope: Scope,
+        /// GitHub's id of the hook.
+        id: u64,
+    },
+}
+
+/// One attempt of GitHub's to deliver a webhook.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SentDelivery {
+    /// GitHub's id of the attempt.
+    pub id: u64,
+    /// The delivery; attempts of one delivery share it.
+    pub guid: DeliveryId,
+    /// When it was sent.
+    pub at: Timestamp,
+    /// Whether it was answered with 2xx.
+    pub delivered: bool,
+    /// The event, such as `workflow_job`.
+    pub event: String,
+    /// The event's action, if it has one.
+    pub action: Option<String>,
 }
 
 /// A runner to register.
