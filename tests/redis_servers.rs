@@ -30,7 +30,7 @@ fn servers_speak_tls_and_may_ask_for_a_certificate() {
 fn the_sentinels_make_the_replica_the_master() {
     let mut sentinels = Sentinels::start();
     let before = sentinels.kill_master();
-    until("the fail-over", || (sentinels.master_port() != before, before.to_string()));
+    until("the fail-over", || (sentinels.master_port() != before, sentinels.sentinels()[0].log()));
     assert!(sentinels.master().cli(&["role"]).starts_with("master"));
 }
 
