@@ -73,6 +73,7 @@ fn every_example_loads() {
         std::fs::read_dir(example("")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     let tested = [
         "README.md",
+        "REDIS.md",
         "backends.yaml",
         "base.yaml",
         "full.yaml",
