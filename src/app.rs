@@ -113,7 +113,7 @@ impl App {
 /// # Errors
 /// [`StartError::Config`], with everything that it cannot do yet.
 pub fn supported(config: &Config) -> Result<(), StartError> {
-    let redis = config.redis_url.as_ref().map(|_| {
+    let redis = config.redis.as_ref().map(|_| {
         "redis_url: this version keeps its state in the embedded store only: remove the key, and set data_dir"
             .to_owned()
     });

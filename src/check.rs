@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use actors::model::settings::GroupSettings;
 
 use crate::config::duration::show;
-use crate::config::{BackendSettings, Config, GitHubCredential, GroupConfig};
+use crate::config::{
+    BackendSettings, Config, GitHubCredential, GroupConfig, RedisConfig, RedisNode, RedisTopology, RedisUrl,
+};
 
 /// Shortest secret that does not draw a warning, in bytes.
 const SECRET_MIN: usize = 16;
@@ -24,8 +26,8 @@ pub fn describe(config: &Config) -> String {
     line("admin api", admin_api(config));
     line(
         "store",
-        match config.redis_url {
-            Some(_) => "Redis".to_owned(),
+        match &config.redis {
+            Some(redis) => store(redis),
             None => format!("embedded, in {}", config.data_dir.display()),
         },
     );
@@ -89,6 +91,43 @@ fn admin_api(config: &Config) -> String {
     }
     let keys: Vec<String> = config.api_keys.iter().map(|key| format!("{} ({})", key.name, key.role.as_str())).collect();
     format!("keys {}; {metrics}", keys.join(", "))
+}
+
+fn store(redis: &RedisConfig) -> String {
+    let place = match &redis.url.topology {
+        RedisTopology::Single(node) => format!("Redis at {node}"),
+        RedisTopology::Unix(path) => format!("Redis at {}", path.display()),
+        RedisTopology::Sentinel { nodes, service } => {
+            format!("Redis through Sentinel, service {service} ({})", count(nodes.len(), "sentinel"))
+        }
+        RedisTopology::Cluster(nodes) => format!("Redis Cluster, found through {}", count(nodes.len(), "node")),
+    };
+    let login = match (&redis.url.login.username, &redis.url.login.password) {
+        (Some(user), _) => format!(", user {user}"),
+        (None, Some(_)) => ", with a password".to_owned(),
+        (None, None) => String::new(),
+    };
+    let tls = match (redis.url.tls, &redis.client_certificate) {
+        (true, Some(_)) => "TLS verified on both sides",
+        (true, None) => "TLS verified",
+        (false, _) => "without TLS",
+    };
+    let wait = match redis.wait_replicas {
+        0 => String::new(),
+        replicas => format!(", writes wait for {}", count(replicas as usize, "replica")),
+    };
+    format!(
+        "{place}, database {}{login}, {tls}; {}, connected within {}, answers within {}{wait}",
+        redis.url.database,
+        count(redis.connections as usize, "connection"),
+        show(redis.connect_timeout),
+        show(redis.timeout)
+    )
+}
+
+/// A number of things.
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 fn describe_group(group: &GroupConfig, text: &mut String) {
@@ -188,6 +227,9 @@ pub fn warnings(config: &Config) -> Vec<String> {
             config.github_base_url
         ));
     }
+    if config.redis.as_ref().is_some_and(|redis| password_in_clear(&redis.url)) {
+        warnings.push("redis_url has no TLS: its password and the state cross the network in clear".to_owned());
+    }
     for key in &config.ineffective {
         warnings.push(format!("{key} is accepted, as in the Python original, and has no effect"));
     }
@@ -203,9 +245,23 @@ pub fn warnings(config: &Config) -> Vec<String> {
 /// Whether a URL is neither https nor of this host.
 fn insecure(url: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(url) else { return true };
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let local = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
-    url.scheme() != "https" && !local
+    url.scheme() != "https" && !is_local(url.host_str().unwrap_or_default().trim_matches(['[', ']']))
+}
+
+/// Whether a host is this one.
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+/// Whether a password is sent to another host without TLS.
+fn password_in_clear(url: &RedisUrl) -> bool {
+    let nodes: &[RedisNode] = match &url.topology {
+        RedisTopology::Unix(_) => &[],
+        RedisTopology::Single(node) => std::slice::from_ref(node),
+        RedisTopology::Sentinel { nodes, .. } | RedisTopology::Cluster(nodes) => nodes,
+    };
+    let password = url.login.password.is_some() || url.sentinel_login.password.is_some();
+    password && !url.tls && nodes.iter().any(|node| !is_local(&node.host))
 }
 
 fn group_warnings(group: &GroupConfig, warnings: &mut Vec<String>) {

@@ -19,6 +19,8 @@ mod error;
 mod groups;
 mod keys;
 mod read;
+mod redis_keys;
+mod redis_url;
 mod schema;
 mod show;
 mod tree;
@@ -39,6 +41,8 @@ use actors::model::settings::GroupSettings;
 pub use backend::BackendSettings;
 pub use env::{Environment, config_file, process_environment};
 pub use error::{ConfigError, ConfigErrors, Place};
+pub use redis_keys::{ClientCertificate, RedisConfig};
+pub use redis_url::{RedisLogin, RedisNode, RedisTopology, RedisUrl};
 pub use schema::schema;
 pub use words::{LogFormat, LogLevel, Role};
 
@@ -61,8 +65,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Directory of the embedded store and of `admin.key`. Default `./data`.
     pub data_dir: PathBuf,
-    /// URL of a Redis, which may hold a password; absent: the embedded store.
-    pub redis_url: Option<Secret>,
+    /// The Redis that keeps the state; absent: the embedded store.
+    pub redis: Option<RedisConfig>,
     /// Base of GitHub's REST API, without a slash at the end. Default `https://api.github.com`.
     pub github_base_url: String,
     /// How to log in at GitHub.

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use actors::model::settings::{Arch, Os, Scope};
 use runner_manager::check;
-use runner_manager::config::{self, BackendSettings, Config, ConfigErrors, GitHubCredential, LogLevel, Role};
+use runner_manager::config::{
+    self, BackendSettings, Config, ConfigErrors, GitHubCredential, LogLevel, RedisTopology, Role,
+};
 
 fn none(_: &str) -> Option<String> {
     None
@@ -44,6 +46,15 @@ fn group(lines: &str) -> String {
 
 const REST: &str = "organization: octo-org\nbackend: {name: base}";
 
+/// Host, port and database of the one Redis.
+fn single(config: &Config) -> String {
+    let url = &config.redis.as_ref().unwrap().url;
+    match &url.topology {
+        RedisTopology::Single(node) => format!("{node}/{}", url.database),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_configuration_can_be_shared_between_threads() {
     fn shareable<T: Send + Sync + 'static>() {}
@@ -53,7 +64,7 @@ fn a_configuration_can_be_shared_between_threads() {
 
 #[test]
 fn every_example_loads() {
-    for name in ["minimal.yaml", "base.yaml", "process.yaml", "full.yaml"] {
+    for name in ["minimal.yaml", "base.yaml", "process.yaml", "redis.yaml", "replicas.yaml", "full.yaml"] {
         let config = config::load(Some(&example(name)), &none).unwrap_or_else(|error| panic!("{name}:\n{error}"));
         assert!(config.unavailable_backends().is_none(), "{name}");
         assert!(!config.groups.is_empty(), "{name}");
@@ -62,12 +73,15 @@ fn every_example_loads() {
         std::fs::read_dir(example("")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     let tested = [
         "README.md",
+        "REDIS.md",
         "backends.yaml",
         "base.yaml",
         "full.yaml",
         "minimal.yaml",
         "process.yaml",
         "python-original.yaml",
+        "redis.yaml",
+        "replicas.yaml",
     ];
     assert_eq!(files.iter().map(String::as_str).collect::<Vec<_>>(), tested);
 }
@@ -78,7 +92,7 @@ fn a_file_of_the_python_original_is_accepted_and_what_is_missing_is_said() {
     assert_eq!(config.healthcheck_interval, Duration::from_secs(900));
     assert_eq!(config.timeout_runner, Duration::from_secs(900));
     assert_eq!(config.time_to_live, Duration::from_secs(43_200));
-    assert_eq!(config.redis_url.as_ref().unwrap().expose(), "redis://redis:6379/0");
+    assert_eq!(single(&config), "redis:6379/0");
     assert!(matches!(
         &config.github_credential,
         GitHubCredential::App { app_id: 123_456, installation_id: Some(7_654_321), private_key } if private_key.expose().contains("BEGIN RSA")
@@ -107,7 +121,7 @@ fn the_python_originals_defaults_are_the_defaults() {
     assert_eq!(config.log_format, config::LogFormat::Text);
     assert_eq!(config.data_dir, Path::new("./data"));
     assert_eq!(config.github_base_url, "https://api.github.com");
-    assert!(config.redis_url.is_none() && config.api_keys.is_empty() && config.metrics_public);
+    assert!(config.redis.is_none() && config.api_keys.is_empty() && config.metrics_public);
     assert!(!config.allow_unsigned_webhooks);
     let times = [
         (config.shutdown_grace, 30),
@@ -120,6 +134,10 @@ fn the_python_originals_defaults_are_the_defaults() {
     for (found, expected) in times {
         assert_eq!(found, Duration::from_secs(expected));
     }
+    let redis = parse(&format!("redis_url: redis://r\n{}", group(REST))).unwrap().redis.unwrap();
+    assert_eq!((redis.connections, redis.wait_replicas), (8, 0));
+    assert_eq!((redis.connect_timeout, redis.timeout), (Duration::from_secs(1), Duration::from_millis(1_500)));
+    assert!(redis.ca_file.is_none() && redis.client_certificate.is_none());
     let group = &config.groups[0].settings;
     assert_eq!((group.min, group.max, group.priority), (0, 20, 0));
     assert_eq!((group.os, group.arch), (Os::Linux, Arch::X64));
@@ -142,6 +160,13 @@ log_level: debug
 log_format: json
 data_dir: /var/lib/rm
 redis_url: rediss://user:pw@redis/1
+redis_connections: 3
+redis_connect_timeout: 7s
+redis_timeout: 250ms
+redis_wait_replicas: 2
+redis_ca_file: /tls/ca.pem
+redis_cert_file: /tls/client.pem
+redis_key_file: /tls/client.key
 github_base_url: https://ghes.example/api/v3/
 github_app_id: "7"
 github_private_key: "-----BEGIN PRIVATE KEY-----\\nabc\\n-----END PRIVATE KEY-----"
@@ -184,7 +209,15 @@ runner_groups:
     assert_eq!(config.listen, "[::1]:9000".parse().unwrap());
     assert_eq!((config.log_level, config.log_format), (LogLevel::Debug, config::LogFormat::Json));
     assert_eq!(config.data_dir, Path::new("/var/lib/rm"));
-    assert_eq!(config.redis_url.as_ref().unwrap().expose(), "rediss://user:pw@redis/1");
+    let redis = config.redis.as_ref().unwrap();
+    assert_eq!((single(&config).as_str(), redis.url.tls), ("redis:6379/1", true));
+    assert_eq!(redis.url.login.username.as_deref(), Some("user"));
+    assert_eq!(redis.url.login.password.as_ref().unwrap().expose(), "pw");
+    assert_eq!((redis.connections, redis.wait_replicas), (3, 2));
+    assert_eq!((redis.connect_timeout, redis.timeout), (Duration::from_secs(7), Duration::from_millis(250)));
+    assert_eq!(redis.ca_file.as_deref(), Some(Path::new("/tls/ca.pem")));
+    let (cert_file, key_file) = ("/tls/client.pem".into(), "/tls/client.key".into());
+    assert_eq!(redis.client_certificate, Some(config::ClientCertificate { cert_file, key_file }));
     assert_eq!(config.github_base_url, "https://ghes.example/api/v3");
     let GitHubCredential::App { app_id: 7, installation_id: None, private_key } = &config.github_credential else {
         panic!("{:?}", config.github_credential)
@@ -254,7 +287,7 @@ fn what_the_original_leaves_empty_counts_as_absent() {
     );
     let config = parse(&text).unwrap_or_else(|e| panic!("{e}"));
     assert!(matches!(config.github_credential, GitHubCredential::Token(_)));
-    assert!(config.api_keys.is_empty() && config.redis_url.is_none());
+    assert!(config.api_keys.is_empty() && config.redis.is_none());
 }
 
 #[test]
@@ -263,6 +296,7 @@ fn variables_win_over_the_file_and_empty_ones_do_not_count() {
     let env = [
         ("LISTEN", "127.0.0.1:2"),
         ("REDIS_OM_URL", "redis://variable/0"),
+        ("REDIS_TIMEOUT", "2s"),
         ("NAME", ""),
         ("METRICS_PUBLIC", "0"),
         ("IDLE_TIMEOUT", "1h"),
@@ -273,7 +307,7 @@ fn variables_win_over_the_file_and_empty_ones_do_not_count() {
     ];
     let config = parse_with(&text, &env).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(config.listen.port(), 2);
-    assert_eq!(config.redis_url.as_ref().unwrap().expose(), "redis://variable/0");
+    assert_eq!(single(&config), "variable:6379/0");
     assert_eq!(config.name.as_str(), "from-file");
     assert!(!config.metrics_public);
     assert_eq!(config.groups[0].settings.idle_timeout, Duration::from_secs(3_600));
@@ -283,7 +317,8 @@ fn variables_win_over_the_file_and_empty_ones_do_not_count() {
     let overrides: BTreeSet<&str> = config.overrides.iter().map(String::as_str).collect();
     assert_eq!(
         overrides,
-        ["API_KEYS", "GITHUB_TOKEN", "IDLE_TIMEOUT", "LISTEN", "METRICS_PUBLIC", "REDIS_OM_URL"].into()
+        ["API_KEYS", "GITHUB_TOKEN", "IDLE_TIMEOUT", "LISTEN", "METRICS_PUBLIC", "REDIS_OM_URL", "REDIS_TIMEOUT"]
+            .into()
     );
 }
 
@@ -334,7 +369,7 @@ fn the_file_to_read_is_the_arguments_else_the_variables() {
 
 #[test]
 fn no_secret_is_shown_by_debug_or_check() {
-    let text = "github_token: xSECRETx1\ngithub_webhook_secret: xSECRETx2\napi_key: xSECRETx3\nredis_url: redis://:xSECRETx4@r\napi_keys: [{name: a, role: viewer, key: xSECRETx5}]\ngithub_client_secret: xSECRETx6\nrunner_groups:\n- {name: a, organization: o, labels: [], job_started_script: xSECRETx7, backend: {name: process, instance_config: {command: [run], env: {TOKEN: xSECRETx8}}}}\n- {name: b, organization: o, labels: [], backend: {name: base, instance_config: {redhat_password: xSECRETx9}}}\n";
+    let text = "github_token: xSECRETx1\ngithub_webhook_secret: xSECRETx2\napi_key: xSECRETx3\nredis_url: 'redis+sentinel://u:xSECRETx4@r/main?sentinel_password=xSECRETx0'\napi_keys: [{name: a, role: viewer, key: xSECRETx5}]\ngithub_client_secret: xSECRETx6\nrunner_groups:\n- {name: a, organization: o, labels: [], job_started_script: xSECRETx7, backend: {name: process, instance_config: {command: [run], env: {TOKEN: xSECRETx8}}}}\n- {name: b, organization: o, labels: [], backend: {name: base, instance_config: {redhat_password: xSECRETx9}}}\n";
     let config = parse(text).unwrap_or_else(|e| panic!("{e}"));
     let described = check::describe(&config);
     assert!(!described.contains("xSECRETx"), "{described}");
@@ -348,6 +383,18 @@ fn check_says_what_a_configuration_means() {
     let full = config::load(Some(&example("full.yaml")), &none).unwrap();
     let original = config::load(Some(&example("python-original.yaml")), &none).unwrap();
     let root = format!("{}/", env!("CARGO_MANIFEST_DIR"));
+    let redis = [
+        ("redis://u:p@redis:7000/2", ""),
+        ("redis+unix:///run/redis.sock", "redis_connections: 1\n"),
+        ("rediss+sentinel://:p@a,b,c/main/1", "redis_wait_replicas: 1\n"),
+        ("rediss+cluster://a", "redis_cert_file: c\nredis_key_file: k\n"),
+    ];
+    let stores: String = redis
+        .map(|(url, more)| parse(&format!("redis_url: {url}\n{more}{}", group(REST))).unwrap_or_else(|e| panic!("{e}")))
+        .iter()
+        .map(|config| check::describe(config).lines().find(|line| line.starts_with("store")).unwrap().to_owned() + "\n")
+        .collect();
+    insta::assert_snapshot!("check_says_which_redis", stores);
     let text = [&minimal, &full, &original].map(check::describe).join("\n=====\n\n").replace(&root, "");
     insta::assert_snapshot!(text);
 }
@@ -362,6 +409,19 @@ fn check_warns_of_what_is_allowed_and_probably_not_meant() {
     assert_eq!(check::warnings(&parse(quiet).unwrap()), Vec::<String>::new());
     let local = format!("github_base_url: http://127.0.0.1:9\n{quiet}");
     assert_eq!(check::warnings(&parse(&local).unwrap()), Vec::<String>::new());
+    for (url, warns) in [
+        ("redis://redis", false),
+        ("redis://:p@redis", true),
+        ("rediss://:p@redis", false),
+        ("redis://:p@127.0.0.1", false),
+        ("redis://:p@[::1]", false),
+        ("redis+unix://:p@/run/redis.sock", false),
+        ("redis+cluster://:p@localhost,b", true),
+        ("redis+sentinel://b/main?sentinel_password=p", true),
+    ] {
+        let warnings = check::warnings(&parse(&format!("redis_url: {url}\n{quiet}")).unwrap());
+        assert_eq!(warnings.iter().any(|warning| warning.starts_with("redis_url has no TLS")), warns, "{url}");
+    }
 }
 
 #[test]

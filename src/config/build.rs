@@ -5,13 +5,15 @@ use actors::model::secret::Secret;
 use super::groups;
 use super::keys::RawConfig;
 use super::read::{Field, Reader, Spot};
-use super::types::{AppNumber, RedisUrl};
+use super::redis_keys;
+use super::types::AppNumber;
 use super::words::Role;
 use super::{ApiKey, Config, GitHubCredential};
 
 /// The checked configuration; `None` when an error was reported.
-pub(super) fn config(raw: RawConfig, reader: &mut Reader) -> Option<Config> {
+pub(super) fn config(mut raw: RawConfig, reader: &mut Reader) -> Option<Config> {
     // Everything is built before anything is given up, so that all errors are reported.
+    let redis = redis_keys::redis(&mut raw, reader);
     let here = raw.here;
     let credential = credential(
         &here,
@@ -39,7 +41,6 @@ pub(super) fn config(raw: RawConfig, reader: &mut Reader) -> Option<Config> {
         secret
     });
     let api_keys = api_keys(given_secret(raw.api_key), raw.api_keys.value.unwrap_or_default(), reader);
-    let redis_url = redis_url(raw.redis_url, raw.redis_om_url, reader);
     let defaults = match (
         raw.timeout_runner.value,
         raw.time_to_live.value,
@@ -63,7 +64,7 @@ pub(super) fn config(raw: RawConfig, reader: &mut Reader) -> Option<Config> {
         log_level: raw.log_level.value?,
         log_format: raw.log_format.value?,
         data_dir: raw.data_dir.value?.0,
-        redis_url: redis_url.map(|url| url.0),
+        redis,
         github_base_url: raw.github_base_url.value?.0,
         github_credential: credential?,
         github_webhook_secret: webhook_secret,
@@ -225,13 +226,4 @@ fn api_keys(single: Given<Secret>, raw: Vec<super::keys::RawApiKey>, reader: &mu
         }
     }
     keys
-}
-
-fn redis_url(url: Field<RedisUrl>, other: Field<RedisUrl>, reader: &mut Reader) -> Option<RedisUrl> {
-    if let (Some(one), Some(two)) = (&url.value, &other.value)
-        && one.0.expose() != two.0.expose()
-    {
-        reader.wrong_at(&other.spot, "another URL than that of redis_url", "one of the two: they mean the same");
-    }
-    url.value.or(other.value)
 }

@@ -6,8 +6,9 @@ use actors::id::{GroupName, ManagerName, RepositoryId};
 use actors::model::secret::Secret;
 
 use super::read::{Anything, Later, keys};
+use super::redis_url::RedisUrl;
 use super::types::{
-    AppNumber, ArchName, BaseUrl, FilePath, Label, Login, OsName, Priority, RedisUrl, RepositoryName, Time, Whole,
+    AppNumber, ArchName, BaseUrl, FilePath, Label, Login, OsName, Priority, RepositoryName, Time, Whole,
 };
 use super::words::{LogFormat, LogLevel, Role};
 
@@ -24,10 +25,26 @@ keys! {
         optional log_level: LogLevel = "INFO",
         /// How log lines look: text for people, json for programs.
         optional log_format: LogFormat = "text",
-        /// Redis or Valkey that keeps the state; without one it is kept in data_dir.
+        /// Redis or Valkey that keeps the state, which several replicas may then share; without one it is kept in
+        /// data_dir. redis://[user:password@]host[:6379][/database], rediss:// with TLS, redis+unix:///path,
+        /// redis+sentinel://host1,host2/service, redis+cluster://host1,host2, the last two also as rediss+….
         optional redis_url: RedisUrl,
         /// Other name of redis_url, from the Python original.
         optional redis_om_url: RedisUrl,
+        /// Connections to Redis that commands share.
+        optional redis_connections: Whole<1, 1_000> = "8",
+        /// Longest time until a connection to Redis is made. Duration.
+        optional redis_connect_timeout: Time<false> = "1s",
+        /// Longest time until Redis answers a command. Duration.
+        optional redis_timeout: Time<false> = "1500ms",
+        /// Replicas of Redis that must have a write before it counts as done.
+        optional redis_wait_replicas: Whole<0, 10> = "0",
+        /// PEM file of the authorities that may sign the certificate of Redis; absent: those of this host.
+        optional redis_ca_file: FilePath,
+        /// PEM file of the certificate that is shown to Redis, with redis_key_file.
+        optional redis_cert_file: FilePath,
+        /// PEM file of the private key of redis_cert_file.
+        optional redis_key_file: FilePath,
         /// Directory of the embedded store and of files made at the first start.
         optional data_dir: FilePath = "./data",
         /// Base of GitHub's REST API; on GitHub Enterprise Server https://<host>/api/v3.

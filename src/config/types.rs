@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::duration;
 use super::read::{Read, Reader};
+use super::redis_url::{self, RedisUrl};
 use super::show::{kind, show};
 use super::tree::{Node, Value};
 
@@ -248,38 +249,21 @@ impl Read for BaseUrl {
     }
 }
 
-/// A Redis URL; secret because it may hold a password.
-#[derive(Debug)]
-pub(super) struct RedisUrl(pub(super) Secret);
-
-impl RedisUrl {
-    const SCHEMES: [&'static str; 10] = [
-        "redis",
-        "rediss",
-        "valkey",
-        "valkeys",
-        "redis+sentinel",
-        "rediss+sentinel",
-        "redis+cluster",
-        "rediss+cluster",
-        "redis+unix",
-        "unix",
-    ];
-}
-
 impl Read for RedisUrl {
     const SECRET: bool = true;
 
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
-        hidden(node, reader, Self::expected, |text| {
-            let (scheme, rest) = text.split_once("://")?;
-            let valid = Self::SCHEMES.contains(&scheme) && !rest.is_empty() && !rest.contains(char::is_whitespace);
-            valid.then(|| Self(Secret::new(text.to_owned())))
-        })
+        let fault = match text(node).map(redis_url::parse) {
+            Some(Ok(url)) => return Some(url),
+            Some(Err(fault)) => fault,
+            None => redis_url::Fault { found: kind(node), expected: redis_url::FORMS },
+        };
+        reader.wrong(&node.at, fault.found, fault.expected);
+        None
     }
 
     fn expected() -> String {
-        "a URL like redis://127.0.0.1/0, rediss://…, redis+sentinel://… or redis+cluster://…".to_owned()
+        redis_url::FORMS.to_owned()
     }
 
     fn schema() -> Json {

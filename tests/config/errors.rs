@@ -90,7 +90,21 @@ fn bad_inputs() -> Vec<BadInput> {
         ("url without a scheme", top("github_base_url: api.github.com")),
         ("url of another scheme", top("github_base_url: ftp://api.github.com")),
         ("url with a password", top("github_base_url: https://u:secret-value@host")),
-        ("redis url", top("redis_url: http://user:password@redis")),
+        ("redis url", top("redis_url: http://user:secret-value@redis")),
+        ("redis url that is a list", top("redis_url: [redis://a, redis://b]")),
+        ("redis url with a database that is no number", top("redis_url: redis://:secret-value@a/zero")),
+        ("redis url of sentinels without service", top("redis_url: redis+sentinel://u:secret-value@a,b")),
+        ("redis url of a cluster with a database", top("redis_url: redis+cluster://a/1")),
+        ("redis url with an unknown parameter", top("redis_url: redis://a?passwort=secret-value")),
+        ("redis url with a user alone", top("redis_url: redis://secret-value@a")),
+        ("redis url with a slash in the password", top("redis_url: redis://:secret-value/x@a")),
+        ("redis url with several hosts", top("redis_url: redis://a,b")),
+        ("keys about redis without it", top("redis_wait_replicas: 1\nredis_timeout: 2s\nredis_ca_file: ca.pem")),
+        ("keys about redis and a wrong url", top("redis_url: x\nredis_timeout: 0\nredis_connections: 0")),
+        ("too many replicas to wait for", top("redis_url: redis://a\nredis_wait_replicas: 11")),
+        ("files for tls without tls", top("redis_url: redis://a\nredis_ca_file: ca.pem")),
+        ("certificate without key", top("redis_url: rediss://a\nredis_cert_file: c.pem")),
+        ("key without certificate", top("redis_url: rediss://a\nredis_key_file: k.pem")),
         ("two redis urls", top("redis_url: redis://a\nredis_om_url: redis://b")),
         ("duration", top("time_to_live: 12 parsecs")),
         ("negative duration", top("idle_timeout: -5m")),
@@ -182,6 +196,7 @@ fn bad_inputs() -> Vec<BadInput> {
         ("variable and its file", vec![("GITHUB_TOKEN", "ghp_secret"), ("GITHUB_TOKEN_FILE", "/run/x")]),
         ("variable that is a second credential", vec![("GITHUB_APP_ID", "1"), ("GITHUB_PRIVATE_KEY", "secret")]),
         ("redis variable", vec![("REDIS_URL", "secret-value")]),
+        ("redis variable without a url", vec![("REDIS_TIMEOUT", "2s")]),
     ] {
         all.push((name, group(REST), env));
     }
@@ -201,7 +216,6 @@ fn every_error_says_where_what_and_what_instead() {
         report.push_str(&format!("# {name}\n{errors}\n\n"));
         assert!(!errors.to_string().contains("secret-value"), "{name}: {errors}");
         assert!(!errors.to_string().contains("ghp_"), "{name}: {errors}");
-        assert!(!errors.to_string().contains("password"), "{name}: {errors}");
     }
     insta::assert_snapshot!(report);
 }

@@ -27,7 +27,16 @@ fn schema_keys(schema: &Value, path: &str, keys: &mut BTreeSet<String>) {
 #[test]
 fn the_examples_validate_against_the_schema_and_bad_files_do_not() {
     let validator = jsonschema::validator_for(&config::schema()).unwrap();
-    for name in ["minimal.yaml", "base.yaml", "process.yaml", "full.yaml", "backends.yaml", "python-original.yaml"] {
+    for name in [
+        "minimal.yaml",
+        "base.yaml",
+        "process.yaml",
+        "redis.yaml",
+        "replicas.yaml",
+        "full.yaml",
+        "backends.yaml",
+        "python-original.yaml",
+    ] {
         let text = std::fs::read_to_string(example(name)).unwrap();
         let errors: Vec<String> =
             validator.iter_errors(&yaml(&text)).map(|e| format!("{}: {e}", e.instance_path())).collect();

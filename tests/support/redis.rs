@@ -216,7 +216,7 @@ impl Sentinels {
         let sentinels = [(); 3].map(|()| RedisServer::launch(Kind::Sentinel, &[], &prepare));
         for sentinel in &sentinels {
             // They look for each other every 2 s, and ask the servers every 10 s.
-            sentinel.cli(&["sentinel", "debug", "info-period", "200", "publish-period", "100", "ping-period", "100"]);
+            sentinel.cli(&["sentinel", "debug", "info-period", "200", "publish-period", "100"]);
         }
         let all = Self { servers: [master, replica], sentinels };
         all.settle();
