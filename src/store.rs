@@ -22,5 +22,7 @@
 
 pub mod codec;
 pub mod embedded;
+pub mod redis;
 
 pub use embedded::{Embedded, OpenError};
+pub use redis::Redis;
