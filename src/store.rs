@@ -22,6 +22,8 @@
 
 pub mod codec;
 pub mod embedded;
+pub mod redis;
 pub mod replica_id;
 
 pub use embedded::{Embedded, OpenError};
+pub use redis::Redis;
