@@ -154,6 +154,7 @@ async fn start(data: &std::path::Path, latency: Duration) -> Running {
         listings: Arc::new(Listings::new(github, clock.clone())),
         tasks: Default::default(),
         stopping: Default::default(),
+        lease: Default::default(),
     };
     let settings = Arc::new(settings(100_000));
     let directory = Directory::new([settings.clone()]);
@@ -165,6 +166,7 @@ async fn start(data: &std::path::Path, latency: Duration) -> Running {
         directory: directory.clone(),
         groups: vec![GroupSpec { settings, backend: Arc::new(Told(base, tell)) }],
         services: vec![],
+        replicas: None,
     };
     let system = System::start(spec).await.unwrap();
     let front = Front { directory: directory.clone(), store: store.clone(), clock, observer: own.clone() };

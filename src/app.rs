@@ -9,6 +9,7 @@ use std::time::Duration;
 use actors::actor::directory::Directory;
 use actors::actor::effect::World;
 use actors::actor::front::Front;
+use actors::actor::lease::Lease;
 use actors::actor::listings::Listings;
 use actors::actor::supervisor::{GroupSpec, Service, System, SystemSpec};
 use actors::port::backend::Owner;
@@ -85,10 +86,18 @@ impl App {
             observer: metrics.clone(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            lease: Lease::default(),
         };
         let pruning = tokio::spawn(prune(Arc::clone(&store), Arc::clone(&clock), config.job_retention));
         let front = http_service(&config, front, metrics, listener)?;
-        let spec = SystemSpec { manager: config.name.clone(), world, directory, groups, services: vec![front] };
+        let spec = SystemSpec {
+            manager: config.name.clone(),
+            world,
+            directory,
+            groups,
+            services: vec![front],
+            replicas: None,
+        };
         let system = System::start(spec).await.map_err(|error| StartError::System(error.to_string()))?;
         Ok(Self { address, system, store, pruning, grace: config.shutdown_grace })
     }

@@ -2,9 +2,13 @@
 
 pub mod directory;
 pub mod effect;
+pub(crate) mod ending;
 pub mod front;
 pub(crate) mod group;
+pub mod lease;
 pub mod listings;
+pub(crate) mod messenger;
+pub(crate) mod replica;
 pub(crate) mod restarts;
 pub(crate) mod runner;
 pub mod supervisor;

@@ -7,5 +7,6 @@ pub mod group;
 pub mod health;
 pub mod job;
 pub mod matching;
+pub mod placement;
 pub mod plan;
 pub mod runner;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actors::actor::directory::Health;
+use actors::actor::directory::{Health, Owner};
 use poem::Response;
 use poem::http::StatusCode;
 use serde_json::{Value, json};
@@ -45,15 +45,21 @@ pub(super) fn live() -> Response {
     json_response(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
-/// `GET /_ready`: the store answers and every group runs; else 503 with what is missing.
+/// `GET /_ready`: the store answers, the other replicas hear of this one, and every group runs somewhere; else 503 with what is missing.
 pub(super) async fn ready(app: &App) -> Response {
     let mut missing: Vec<Value> = Vec::new();
     if !app.probe.store_answers(app).await {
         missing.push(json!({ "what": "store", "why": "it does not take writes" }));
     }
+    if !app.front.directory.is_connected() {
+        missing.push(
+            json!({ "what": "replicas", "why": "the others have not heard of this one for longer than its lease" }),
+        );
+    }
     for entry in app.front.directory.entries() {
         let why = match entry.health {
             Health::Running => continue,
+            Health::Starting if entry.owner == Owner::Nobody => "no replica runs it",
             Health::Starting => "starting",
             Health::Parked { .. } => "parked after repeated failures",
         };

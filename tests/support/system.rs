@@ -81,6 +81,7 @@ pub async fn start(settings: GroupSettings) -> Running {
         listings: Arc::new(Listings::new(hub, fake.clone())),
         tasks: Default::default(),
         stopping: Default::default(),
+        lease: Default::default(),
     };
     let settings = Arc::new(settings);
     let directory = Directory::new([settings.clone()]);
@@ -91,6 +92,7 @@ pub async fn start(settings: GroupSettings) -> Running {
         directory: directory.clone(),
         groups: vec![GroupSpec { settings, backend: Arc::new(backend) }],
         services: vec![],
+        replicas: None,
     };
     let system = System::start(spec).await.unwrap();
     Running { system, front: Front { directory, store, clock: fake.clone(), observer: fake }, data }

@@ -5,19 +5,23 @@ use std::time::Duration;
 
 use ractor::ActorRef;
 use ractor::rpc::CallResult;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::actor::group::GroupMsg;
+use crate::actor::lease::Lease;
+use crate::actor::messenger::Messenger;
 use crate::actor::supervisor::SupervisorMsg;
-use crate::id::{GroupName, RunnerName};
+use crate::id::{GroupName, ReplicaId, RunnerName};
+use crate::model::roster::Roster;
 use crate::model::settings::GroupSettings;
 
 /// Longest time an actor may take to answer.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What an operator can ask of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Command {
     /// Check health now.
     Healthcheck,
@@ -39,7 +43,7 @@ pub enum Command {
 }
 
 /// What came of a command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// In a sentence: what was done or was begun.
     pub message: String,
@@ -48,7 +52,8 @@ pub struct Outcome {
 }
 
 /// Why a command was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Refused {
     /// No such group is configured.
     #[error("no group is named {0:?}")]
@@ -64,18 +69,36 @@ pub enum Refused {
     /// It contradicts what the group is doing: a busy runner, no place left, drained.
     #[error("{0}")]
     Conflict(String),
-    /// The actor does not answer now.
-    #[error("group {0} does not answer at the moment: try again")]
-    Unavailable(GroupName),
+    /// Nobody can carry it out now: the sentence says who should have.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
-/// How a group's actor fares.
+impl Refused {
+    /// The group's actor does not answer.
+    pub(crate) fn no_answer(group: &GroupName) -> Self {
+        Self::Unavailable(format!("group {group} does not answer at the moment: try again"))
+    }
+}
+
+/// Which process runs a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// This one.
+    Me,
+    /// Another replica.
+    Other(ReplicaId),
+    /// None, as far as this process knows.
+    Nobody,
+}
+
+/// How a group's actor fares, wherever it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Health {
     /// It runs.
     Running,
-    /// It is being started, for the first time or again.
+    /// It is being started, for the first time or again, or no replica has taken it yet.
     Starting,
     /// It failed too often and stays stopped until it is reset, or tried again after some minutes.
     Parked {
@@ -89,6 +112,8 @@ pub enum Health {
 pub struct Entry {
     /// Its settings.
     pub settings: Arc<GroupSettings>,
+    /// Who runs it.
+    pub owner: Owner,
     /// How its actor fares.
     pub health: Health,
     /// Whether it could request one more runner; the last word it gave.
@@ -105,6 +130,8 @@ pub struct Directory(Arc<Shared>);
 struct Shared {
     entries: RwLock<Vec<Entry>>,
     supervisor: OnceLock<ActorRef<SupervisorMsg>>,
+    /// With other replicas: how to reach them, and until when what they told last counts.
+    others: OnceLock<(Arc<Messenger>, Lease)>,
 }
 
 impl Directory {
@@ -114,7 +141,13 @@ impl Directory {
         let directory = Self::default();
         let entries = settings
             .into_iter()
-            .map(|settings| Entry { settings, health: Health::Starting, has_capacity: true, actor: None })
+            .map(|settings| Entry {
+                settings,
+                owner: Owner::Me,
+                health: Health::Starting,
+                has_capacity: true,
+                actor: None,
+            })
             .collect();
         *directory.0.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
         directory
@@ -150,13 +183,38 @@ impl Directory {
         }
     }
 
-    /// Sends a command and waits for the actor's answer, at most [`ANSWER_DEADLINE`].
+    /// Whether this process hears of the other replicas, if there can be any: when it does not, what it knows of their
+    /// groups is old, and its own groups wait.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.others.get().is_none_or(|(_, beats)| beats.is_valid())
+    }
+
+    /// Sends a command to whoever runs the group and waits for the answer, at most [`ANSWER_DEADLINE`] there.
     ///
     /// # Errors
     /// [`Refused`], with the reason.
     pub async fn command(&self, group: &str, command: Command) -> Result<Outcome, Refused> {
         let entry = self.entry(group).ok_or_else(|| Refused::NoGroup(group.to_owned()))?;
+        match (&entry.owner, self.0.others.get()) {
+            (Owner::Other(owner), Some((messenger, _))) => messenger.ask(owner, &entry.settings.name, command).await,
+            _ => self.command_here(group, command).await,
+        }
+    }
+
+    /// As [`Self::command`], but never passed on.
+    pub(crate) async fn command_here(&self, group: &str, command: Command) -> Result<Outcome, Refused> {
+        let entry = self.entry(group).ok_or_else(|| Refused::NoGroup(group.to_owned()))?;
         let name = entry.settings.name.clone();
+        match entry.owner {
+            Owner::Me => {}
+            Owner::Other(owner) => {
+                return Err(Refused::Unavailable(format!("group {name} has moved to replica {owner}: try again")));
+            }
+            Owner::Nobody => {
+                return Err(Refused::Unavailable(format!("no replica runs group {name} at the moment: try again")));
+            }
+        }
         let answer = match (entry.actor, &command, self.0.supervisor.get()) {
             (Some(actor), ..) => {
                 actor.call(|reply| GroupMsg::Command(command, reply), Some(ANSWER_DEADLINE)).await.ok()
@@ -169,7 +227,34 @@ impl Directory {
         };
         match answer {
             Some(CallResult::Success(answer)) => answer,
-            Some(CallResult::Timeout | CallResult::SenderError) | None => Err(Refused::Unavailable(name)),
+            Some(CallResult::Timeout | CallResult::SenderError) | None => Err(Refused::no_answer(&name)),
+        }
+    }
+
+    /// Tells that the groups are shared with other replicas; nobody is known to run them yet.
+    pub(crate) fn shared_with(&self, messenger: Arc<Messenger>, beats: Lease) {
+        let _ = self.0.others.set((messenger, beats));
+        let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.iter_mut().for_each(|entry| entry.owner = Owner::Nobody);
+    }
+
+    /// What the roster tells of the groups that are not `mine`.
+    pub(crate) fn seen(&self, roster: &Roster, me: &ReplicaId, mine: impl Fn(&GroupName) -> bool) {
+        let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
+        for entry in entries.iter_mut().filter(|entry| !mine(&entry.settings.name)) {
+            let group = &entry.settings.name;
+            let owner = roster.owners.get(group).filter(|owner| *owner != me);
+            let Some((owner, report)) = owner.and_then(|owner| Some((owner, roster.replicas.get(owner)?))) else {
+                entry.owner = Owner::Nobody;
+                entry.health = Health::Starting;
+                continue;
+            };
+            entry.owner = Owner::Other(owner.clone());
+            entry.has_capacity = !report.full.contains(group);
+            entry.health = match report.stopped.get(group) {
+                Some(error) => Health::Parked { error: error.clone() },
+                None => Health::Running,
+            };
         }
     }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -10,8 +11,9 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::actor::lease::Lease;
 use crate::actor::listings::Listings;
-use crate::id::{ManagerName, RunnerGroupId, RunnerId};
+use crate::id::{FencingToken, ManagerName, RunnerGroupId, RunnerId};
 use crate::machine::group::marker;
 use crate::machine::health::Listing;
 use crate::machine::runner::{Effect, Event};
@@ -25,7 +27,11 @@ use crate::port::{Backend, BackendError, Clock, GitHub, GitHubError, Observation
 /// Longest time one step at GitHub may take, pages and waiting for a free connection included.
 const GITHUB_DEADLINE: Duration = Duration::from_secs(120);
 
-/// The world, as all actors of one system share it.
+/// Why a call that was out was given up: somebody else may act for the group from then on.
+const LEASE_OVER: &str = "this replica's lease of the group was over";
+
+/// The world, as all actors of one system share it. Each group has its own `tasks`, `stopping` and `lease`, so that it
+/// can be stopped alone.
 #[derive(Clone)]
 pub struct World {
     /// GitHub.
@@ -42,6 +48,23 @@ pub struct World {
     pub tasks: TaskTracker,
     /// Once cancelled, no further call is begun: what is decided is saved, and carried out after the next start.
     pub stopping: CancellationToken,
+    /// Until when calls may be begun. The default is for ever; groups that are shared with other replicas get their own.
+    pub lease: Lease,
+}
+
+impl World {
+    /// The world of one group.
+    pub(crate) fn of_group(&self, lease: Lease) -> Self {
+        Self { tasks: TaskTracker::new(), stopping: self.stopping.child_token(), lease, ..self.clone() }
+    }
+
+    /// A task that a graceful stop waits for, and that ends with `ended` wherever it is.
+    pub(crate) fn spawn(&self, ended: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = ended.clone();
+        self.tasks.spawn(async move {
+            ended.run_until_cancelled(task).await;
+        });
+    }
 }
 
 /// Carries out the effects of one group.
@@ -53,6 +76,8 @@ pub(crate) struct Interpreter {
     world: World,
     calls: Semaphore,
     runner_group: OnceCell<RunnerGroupId>,
+    token: AtomicU64,
+    ended: CancellationToken,
 }
 
 impl Interpreter {
@@ -61,8 +86,11 @@ impl Interpreter {
         manager: ManagerName,
         backend: Arc<dyn Backend>,
         world: World,
+        ended: CancellationToken,
     ) -> Self {
         Self {
+            token: AtomicU64::new(0),
+            ended,
             owner: Owner { manager: manager.clone(), group: settings.name.clone() },
             marker: marker(&manager),
             calls: Semaphore::new(settings.max_concurrency.max(1)),
@@ -77,17 +105,34 @@ impl Interpreter {
         &self.world
     }
 
+    /// What the group and its runners save with; it changes when the group is acquired again.
+    pub(crate) fn token(&self) -> FencingToken {
+        FencingToken(self.token.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn set_token(&self, token: FencingToken) {
+        self.token.store(token.0, Ordering::SeqCst);
+    }
+
+    /// Cancelled when the group's actor ended, however it ended: nobody takes up what still comes back.
+    pub(crate) fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
     /// Does beforehand what the first runner would have to wait for.
     pub(crate) async fn warm(&self) -> Result<(), GitHubError> {
-        self.runner_group().await?;
-        self.download_url().await;
-        Ok(())
+        let warm = async {
+            self.runner_group().await?;
+            self.download_url().await;
+            Ok(())
+        };
+        self.github(warm).await
     }
 
     /// Carries out one effect. A call that panics counts as one whose outcome is unknown.
     pub(crate) async fn perform(&self, runner: &Runner, effect: Effect) -> Option<Event> {
         match effect {
-            Effect::Register => Some(match github(self.register(runner)).await {
+            Effect::Register => Some(match self.github(self.register(runner)).await {
                 Ok((id, jit_config)) => Event::Registered { id, jit_config },
                 Err(error) => Event::RegisterFailed(error),
             }),
@@ -99,8 +144,8 @@ impl Interpreter {
                 let get = self.backend.get(&runner.name);
                 Some(Event::InstanceLookedUp(self.call("get", self.settings.delete_timeout, get).await))
             }
-            Effect::LookUpRegistration => Some(Event::RegistrationLookedUp(github(self.find(runner)).await)),
-            Effect::Deregister => Some(Event::Deregistered(github(self.deregister(runner)).await)),
+            Effect::LookUpRegistration => Some(Event::RegistrationLookedUp(self.github(self.find(runner)).await)),
+            Effect::Deregister => Some(Event::Deregistered(self.github(self.deregister(runner)).await)),
             Effect::DeleteInstance => {
                 let delete = self.backend.delete(&runner.name);
                 Some(Event::InstanceDeleted(self.call("delete", self.settings.delete_timeout, delete).await))
@@ -140,7 +185,7 @@ impl Interpreter {
     }
 
     async fn create(&self, runner: &Runner, jit_config: Secret) -> Result<crate::id::InstanceId, BackendError> {
-        let download_url = github(async { Ok(self.download_url().await) }).await.unwrap_or_default();
+        let download_url = self.github(async { Ok(self.download_url().await) }).await.unwrap_or_default();
         let spec = InstanceSpec {
             owner: self.owner.clone(),
             runner: runner.name.clone(),
@@ -194,7 +239,7 @@ impl Interpreter {
         let began = self.world.clock.now();
         let list = self.backend.list(&self.owner);
         let (registered, instances) = tokio::join!(
-            github(self.world.listings.get(&self.settings.scope)),
+            self.github(self.world.listings.get(&self.settings.scope)),
             self.call("list", self.settings.delete_timeout, list)
         );
         let at = registered.as_ref().map_or(began, |(at, _)| began.min(*at));
@@ -217,12 +262,14 @@ impl Interpreter {
             return Err(BackendError::Unavailable("the manager is stopping".to_owned()));
         };
         let began = self.world.clock.now();
-        let result = match tokio::time::timeout(deadline, AssertUnwindSafe(call).catch_unwind()).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(BackendError::Unavailable(format!("the backend's {operation} panicked"))),
-            Err(_) => {
+        let bounded = async { tokio::time::timeout(deadline, AssertUnwindSafe(call).catch_unwind()).await };
+        let result = match self.world.lease.within(bounded).await {
+            Some(Ok(Ok(result))) => result,
+            Some(Ok(Err(_))) => Err(BackendError::Unavailable(format!("the backend's {operation} panicked"))),
+            Some(Err(_)) => {
                 Err(BackendError::Timeout(format!("no answer to {operation} within {} s", deadline.as_secs_f32())))
             }
+            None => Err(BackendError::Timeout(format!("no answer to {operation} before {LEASE_OVER}"))),
         };
         self.world.observer.observe(&Observation::BackendCall {
             backend: self.backend.name(),
@@ -232,13 +279,15 @@ impl Interpreter {
         });
         result
     }
-}
 
-/// One step at GitHub: bounded in time and safe from panics. The adapter bounds how many run at once.
-async fn github<T>(call: impl Future<Output = Result<T, GitHubError>>) -> Result<T, GitHubError> {
-    match tokio::time::timeout(GITHUB_DEADLINE, AssertUnwindSafe(call).catch_unwind()).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(GitHubError::Unknown("the call panicked".to_owned())),
-        Err(_) => Err(GitHubError::Unknown(format!("no answer within {} s", GITHUB_DEADLINE.as_secs()))),
+    /// One step at GitHub: bounded in time and safe from panics. The adapter bounds how many run at once.
+    async fn github<T>(&self, call: impl Future<Output = Result<T, GitHubError>>) -> Result<T, GitHubError> {
+        let bounded = async { tokio::time::timeout(GITHUB_DEADLINE, AssertUnwindSafe(call).catch_unwind()).await };
+        match self.world.lease.within(bounded).await {
+            Some(Ok(Ok(result))) => result,
+            Some(Ok(Err(_))) => Err(GitHubError::Unknown("the call panicked".to_owned())),
+            Some(Err(_)) => Err(GitHubError::Unknown(format!("no answer within {} s", GITHUB_DEADLINE.as_secs()))),
+            None => Err(GitHubError::Unknown(format!("no answer before {LEASE_OVER}"))),
+        }
     }
 }

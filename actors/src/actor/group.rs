@@ -1,12 +1,16 @@
 //! The actor of one group: reads its inbox, feeds its state machine, owns the actors of its runners.
 
+mod saving;
+
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::actor::directory::{Command, Directory, Health, Outcome, Refused};
 use crate::actor::effect::{Interpreter, World};
@@ -15,7 +19,6 @@ use crate::actor::runner::{Args as RunnerArgs, LONGEST_SLEEP, Msg as RunnerMsg, 
 use crate::id::{FencingToken, GroupName, ManagerName, RunnerName};
 use crate::machine::group::{Effect, Group, Note, Refusal};
 use crate::machine::health::Listing;
-use crate::model::job::Job;
 use crate::model::runner::{Runner, RunnerState};
 use crate::model::settings::GroupSettings;
 use crate::port::store::{Changes, InboxEntry, Loaded};
@@ -26,6 +29,9 @@ const INBOX_BATCH: usize = 256;
 
 /// Shortest sleep of a group's timer: what is due may wait for a runner that cannot be saved at the moment.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(20);
+
+/// Why a group's actor ended that may not act any more: the store knows a newer owner.
+pub(crate) const LOST: &str = "another process owns the group";
 
 pub(crate) struct GroupActor;
 
@@ -51,10 +57,17 @@ pub(crate) enum GroupMsg {
     /// Give this runner an actor again.
     Revive(RunnerName),
     Listed(Listing),
-    Saved(Vec<Arc<Job>>, Result<(), StoreError>),
+    Saved(Changes, FencingToken, Result<(), StoreError>),
     SaveAgain,
-    /// A newer owner exists: stop acting.
-    Fenced,
+    /// A runner could not save with this token.
+    Refused(FencingToken, StoreError),
+    /// Answers once the store has taken a save that began after this: the group is still this process's, and nothing of
+    /// it is lost.
+    Confirm(RpcReplyPort<()>),
+    Acquire,
+    Acquired(Result<FencingToken, StoreError>),
+    /// Answers once every message before it is handled, here and by the runners.
+    Barrier(RpcReplyPort<()>),
     Tick,
 }
 
@@ -63,12 +76,13 @@ pub(crate) struct State {
     interpreter: Arc<Interpreter>,
     load_failures: u32,
     running: Option<Running>,
+    /// Ends what is out with this actor, however it ends.
+    ended: DropGuard,
 }
 
 /// What a group has once it is loaded.
 struct Running {
     group: Group,
-    token: FencingToken,
     runners: HashMap<RunnerName, ActorRef<RunnerMsg>>,
     names: HashMap<ActorId, RunnerName>,
     restarts: HashMap<RunnerName, Restarts>,
@@ -78,6 +92,15 @@ struct Running {
     listing: bool,
     saving: bool,
     save_failures: u32,
+    /// The store lost what was saved, and the group is being acquired again.
+    acquiring: bool,
+    /// Runners without an actor are to be saved with the group: the store lost them.
+    rewrite: bool,
+    /// The inbox is to be read again from its beginning, once the read that is out is back.
+    reread: bool,
+    /// Wait for the next save, and for the one that is out.
+    confirm: Vec<RpcReplyPort<()>>,
+    confirm_out: Vec<RpcReplyPort<()>>,
     timer: Option<(Timestamp, JoinHandle<()>)>,
 }
 
@@ -88,13 +111,15 @@ impl Actor for GroupActor {
 
     async fn pre_start(&self, myself: ActorRef<GroupMsg>, args: Args) -> Result<State, ActorProcessingErr> {
         myself.cast(GroupMsg::Load)?;
+        let ended = CancellationToken::new();
         let interpreter = Arc::new(Interpreter::new(
             Arc::clone(&args.settings),
             args.manager.clone(),
             Arc::clone(&args.backend),
             args.world.clone(),
+            ended.clone(),
         ));
-        Ok(State { args, interpreter, load_failures: 0, running: None })
+        Ok(State { args, interpreter, load_failures: 0, running: None, ended: ended.drop_guard() })
     }
 
     async fn handle(
@@ -115,14 +140,18 @@ impl Actor for GroupActor {
             GroupMsg::RunnerChanged(runner) => state.runner_changed(&myself, runner).await,
             GroupMsg::Revive(name) => state.revive(&myself, &name).await,
             GroupMsg::Listed(listing) => state.listed(&myself, listing).await,
-            GroupMsg::Saved(jobs, result) => state.saved(&myself, &jobs, result),
+            GroupMsg::Saved(changes, token, result) => state.saved(&myself, &changes, token, result),
             GroupMsg::SaveAgain => {
                 if let Some(running) = &mut state.running {
                     running.saving = false;
                 }
                 state.flush(&myself);
             }
-            GroupMsg::Fenced => myself.stop(Some("fenced".to_owned())),
+            GroupMsg::Refused(token, error) => state.refused(&myself, token, &error),
+            GroupMsg::Confirm(reply) => state.confirm(&myself, reply),
+            GroupMsg::Acquire => state.acquire(&myself),
+            GroupMsg::Acquired(result) => state.acquired(&myself, result),
+            GroupMsg::Barrier(reply) => state.barrier(reply),
             GroupMsg::Tick => state.tick(&myself).await,
         }
         Ok(())
@@ -148,6 +177,7 @@ impl Actor for GroupActor {
         if let Some((_, timer)) = state.running.as_mut().and_then(|running| running.timer.take()) {
             timer.abort();
         }
+        state.ended.token().cancel();
         myself.stop_children_and_wait(None, None).await;
         let name = &state.args.settings.name;
         state.args.world.observer.observe(&Observation::GroupStopped { group: name });
@@ -164,9 +194,24 @@ impl State {
         self.args.world.clock.now()
     }
 
+    /// A task that ends with this actor.
+    fn task(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.args.world.spawn(self.interpreter.ended(), task);
+    }
+
+    fn barrier(&self, reply: RpcReplyPort<()>) {
+        let runners: Vec<_> = self.running.iter().flat_map(|running| running.runners.values().cloned()).collect();
+        tokio::spawn(async move {
+            for runner in runners {
+                let _ = runner.call(RunnerMsg::Barrier, None).await;
+            }
+            let _ = reply.send(());
+        });
+    }
+
     fn load(&mut self, myself: &ActorRef<GroupMsg>) {
         let (store, name, actor) = (Arc::clone(&self.args.world.store), self.name().clone(), myself.clone());
-        self.args.world.tasks.spawn(async move {
+        self.task(async move {
             let loaded = async {
                 let token = store.acquire(&name).await?;
                 Ok((token, store.load(&name).await?))
@@ -178,6 +223,7 @@ impl State {
     async fn loaded(&mut self, myself: &ActorRef<GroupMsg>, result: Result<(FencingToken, Loaded), StoreError>) {
         let (token, loaded) = match result {
             Ok(loaded) => loaded,
+            Err(error @ (StoreError::NotOwner { .. } | StoreError::Fenced { .. })) => return self.lost(myself, &error),
             Err(error) => {
                 self.load_failures += 1;
                 tracing::error!(group = %self.name(), %error, "cannot load the group, trying again");
@@ -195,9 +241,9 @@ impl State {
         let clock = &self.args.world.clock;
         let group =
             Group::new(Arc::clone(&self.args.settings), &self.args.manager, loaded, clock.entropy(), clock.now());
+        self.interpreter.set_token(token);
         self.running = Some(Running {
             group,
-            token,
             runners: HashMap::new(),
             names: HashMap::new(),
             restarts: HashMap::new(),
@@ -207,11 +253,16 @@ impl State {
             listing: false,
             saving: false,
             save_failures: 0,
+            acquiring: false,
+            rewrite: false,
+            reread: false,
+            confirm: vec![],
+            confirm_out: vec![],
             timer: None,
         });
         tracing::info!(group = %self.name(), runners, jobs, "group is running");
         let (interpreter, name) = (Arc::clone(&self.interpreter), self.name().clone());
-        self.args.world.tasks.spawn(async move {
+        self.task(async move {
             if let Err(error) = interpreter.warm().await {
                 tracing::error!(group = %name, %error, "cannot prepare the runner group at GitHub");
             }
@@ -237,7 +288,7 @@ impl State {
         running.poked = false;
         let after = running.group.snapshot().cursor;
         let (store, name, actor) = (Arc::clone(&self.args.world.store), self.name().clone(), myself.clone());
-        self.args.world.tasks.spawn(async move {
+        self.task(async move {
             let entries = store.inbox(&name, after, INBOX_BATCH).await;
             let _ = actor.cast(GroupMsg::Inbox(entries));
         });
@@ -251,6 +302,8 @@ impl State {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::error!(group = %self.args.settings.name, %error, "cannot read the inbox, trying again");
+                // From the beginning already, if the store lost it meanwhile.
+                running.reread = false;
                 myself.send_after(SAVE_RETRY.longest, || GroupMsg::Poke);
                 return;
             }
@@ -261,7 +314,11 @@ impl State {
             let effects = running.group.delivered(entry, now);
             self.perform(myself, effects).await;
         }
-        if more {
+        let reread = self.running.as_mut().is_some_and(|running| std::mem::take(&mut running.reread));
+        if reread && let Some(running) = &mut self.running {
+            running.group.write_again();
+        }
+        if more || reread {
             self.read_inbox(myself);
         }
         self.settle(myself);
@@ -320,7 +377,7 @@ impl State {
     async fn command(&mut self, myself: &ActorRef<GroupMsg>, command: Command) -> Result<Outcome, Refused> {
         let now = self.now();
         let name = self.name().clone();
-        let Some(running) = &mut self.running else { return Err(Refused::Unavailable(name)) };
+        let Some(running) = &mut self.running else { return Err(Refused::no_answer(&name)) };
         let group = &mut running.group;
         let refused = |refusal| match refusal {
             Refusal::NoRunner(runner) => Refused::NoRunner { group: name.clone(), runner },
@@ -380,8 +437,7 @@ impl State {
         let name = runner.name.clone();
         let args = RunnerArgs {
             runner,
-            token: running.token,
-            saved: !matches!(event, crate::machine::runner::Event::Found),
+            saved: !running.rewrite && !matches!(event, crate::machine::runner::Event::Found),
             interpreter: Arc::clone(&self.interpreter),
             group: myself.clone(),
         };
@@ -435,7 +491,7 @@ impl State {
             return;
         }
         let (interpreter, actor) = (Arc::clone(&self.interpreter), myself.clone());
-        self.args.world.tasks.spawn(async move {
+        self.task(async move {
             let listing = interpreter.list().await;
             let _ = actor.cast(GroupMsg::Listed(listing));
         });
@@ -484,48 +540,6 @@ impl State {
             demand_oldest_since: group.demand().oldest_since().map(|t| t.as_duration().as_secs_f64()),
             inbox_depth: u32::from(running.reading),
         });
-    }
-
-    fn flush(&mut self, myself: &ActorRef<GroupMsg>) {
-        let Some(running) = &mut self.running else { return };
-        if running.saving {
-            return;
-        }
-        let Some((snapshot, jobs)) = running.group.take_changes() else { return };
-        running.saving = true;
-        let (store, token, actor) = (Arc::clone(&self.args.world.store), running.token, myself.clone());
-        let name = self.args.settings.name.clone();
-        self.args.world.tasks.spawn(async move {
-            let changes = Changes { snapshot: Some(snapshot), jobs: jobs.clone(), ..Changes::default() };
-            let result = store.save(&name, token, changes).await;
-            let _ = actor.cast(GroupMsg::Saved(jobs, result));
-        });
-    }
-
-    fn saved(&mut self, myself: &ActorRef<GroupMsg>, jobs: &[Arc<Job>], result: Result<(), StoreError>) {
-        let Some(running) = &mut self.running else { return };
-        match result {
-            Ok(()) => {
-                running.saving = false;
-                running.save_failures = 0;
-                self.flush(myself);
-            }
-            Err(error @ StoreError::Fenced { .. }) => {
-                tracing::error!(group = %self.args.settings.name, %error, "stopping to act for this group");
-                myself.stop(Some("fenced".to_owned()));
-            }
-            Err(error) => {
-                running.save_failures += 1;
-                tracing::error!(group = %self.args.settings.name, %error, "cannot save, trying again");
-                running.group.changes_were_not_saved(jobs);
-                let wait = SAVE_RETRY.delay(running.save_failures, self.args.world.clock.entropy());
-                let actor = myself.clone();
-                self.args.world.tasks.spawn(async move {
-                    tokio::time::sleep(wait).await;
-                    let _ = actor.cast(GroupMsg::SaveAgain);
-                });
-            }
-        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
 use crate::actor::effect::Interpreter;
 use crate::actor::group::GroupMsg;
@@ -29,7 +29,6 @@ pub(crate) struct RunnerActor;
 
 pub(crate) struct Args {
     pub(crate) runner: Arc<Runner>,
-    pub(crate) token: FencingToken,
     /// Whether the store has it as it is; otherwise it is saved before anything is done for it.
     pub(crate) saved: bool,
     pub(crate) interpreter: Arc<Interpreter>,
@@ -38,8 +37,12 @@ pub(crate) struct Args {
 
 pub(crate) enum Msg {
     Event(Event),
-    Saved(Arc<Runner>, Result<(), StoreError>),
+    Saved(Arc<Runner>, FencingToken, Result<(), StoreError>),
     SaveAgain,
+    /// The store lost it: save it again as it is.
+    WriteAgain,
+    /// Answers once every message before it is handled.
+    Barrier(RpcReplyPort<()>),
     Done(Discriminant<Effect>, Option<Event>),
 }
 
@@ -70,13 +73,13 @@ impl Actor for RunnerActor {
         Ok(State {
             runner: Arc::clone(&args.runner),
             dirty: !args.saved,
+            calls: args.interpreter.ended().child_token().drop_guard(),
             args,
             waiting: vec![],
             held: vec![],
             saving: false,
             save_failures: 0,
             out: HashSet::new(),
-            calls: CancellationToken::new().drop_guard(),
             timer: None,
             timer_due: None,
         })
@@ -91,7 +94,14 @@ impl Actor for RunnerActor {
                     state.event(&myself, event);
                 }
             }
-            Msg::Saved(runner, result) => state.saved(&myself, runner, result),
+            Msg::Saved(runner, token, result) => state.saved(&myself, runner, token, result),
+            Msg::WriteAgain => {
+                state.dirty = true;
+                state.flush(&myself);
+            }
+            Msg::Barrier(reply) => {
+                let _ = reply.send(());
+            }
             Msg::SaveAgain => {
                 state.saving = false;
                 state.flush(&myself);
@@ -142,15 +152,22 @@ impl State {
         self.dirty = false;
         self.held.append(&mut self.waiting);
         let world = self.args.interpreter.world().clone();
-        let (runner, token, actor) = (Arc::clone(&self.runner), self.args.token, myself.clone());
-        world.tasks.clone().spawn(async move {
+        let interpreter = &self.args.interpreter;
+        let (runner, token, actor) = (Arc::clone(&self.runner), interpreter.token(), myself.clone());
+        interpreter.world().spawn(interpreter.ended(), async move {
             let changes = Changes { runners: vec![Arc::clone(&runner)], ..Changes::default() };
             let result = world.store.save(&runner.group, token, changes).await;
-            let _ = actor.cast(Msg::Saved(runner, result));
+            let _ = actor.cast(Msg::Saved(runner, token, result));
         });
     }
 
-    fn saved(&mut self, myself: &ActorRef<Msg>, runner: Arc<Runner>, result: Result<(), StoreError>) {
+    fn saved(
+        &mut self,
+        myself: &ActorRef<Msg>,
+        runner: Arc<Runner>,
+        token: FencingToken,
+        result: Result<(), StoreError>,
+    ) {
         match result {
             Ok(()) => {
                 self.saving = false;
@@ -162,19 +179,17 @@ impl State {
                 }
                 self.flush(myself);
             }
-            Err(StoreError::Fenced { .. }) => {
-                let _ = self.args.group.cast(GroupMsg::Fenced);
-                myself.stop(Some("fenced".to_owned()));
-            }
-            Err(_) => {
-                // The group's own save tells of it; a thousand runners need not.
+            Err(error) => {
+                // The group's own save tells of it; a thousand runners need not. But whether it is still the group's
+                // owner, the group decides.
+                let _ = self.args.group.cast(GroupMsg::Refused(token, error));
                 self.dirty = true;
                 self.save_failures += 1;
                 let world = self.args.interpreter.world();
                 let wait = SAVE_RETRY.delay(self.save_failures, world.clock.entropy());
                 let actor = myself.clone();
                 // Among the tasks, so that a shutdown waits for what is not saved yet.
-                world.tasks.spawn(async move {
+                world.spawn(self.args.interpreter.ended(), async move {
                     tokio::time::sleep(wait).await;
                     let _ = actor.cast(Msg::SaveAgain);
                 });

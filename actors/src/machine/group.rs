@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::id::{Attempt, JobId, ManagerName, RunnerName};
+use crate::id::{Attempt, Cursor, JobId, ManagerName, RunnerName};
 use crate::machine::backoff::{self, mix};
 use crate::machine::demand::Demand;
 use crate::machine::fleet::Fleet;
@@ -210,6 +210,19 @@ impl Group {
             self.jobs.entry(job.id()).or_insert_with(|| Arc::clone(job));
             self.dirty_jobs.insert(job.id());
         }
+    }
+
+    /// Marks the snapshot as changed.
+    pub fn save_again(&mut self) {
+        self.dirty = true;
+    }
+
+    /// The store lost what was saved: marks everything as changed, and the inbox is to be read from its beginning, since
+    /// its cursors may have begun anew. What comes twice has no second effect.
+    pub fn write_again(&mut self) {
+        self.snapshot.cursor = Cursor(0);
+        self.dirty = true;
+        self.dirty_jobs.extend(self.jobs.keys().copied());
     }
 
     /// Wakes the runners that were loaded; for a group that was just built.

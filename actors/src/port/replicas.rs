@@ -1,12 +1,11 @@
 //! Who shares the work: the replicas that live, which of them owns which group, and messages between them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use crate::id::{GroupName, ReplicaId};
+pub use crate::model::roster::{Report, Roster};
 use crate::port::StoreError;
 
 /// How often a replica says that it lives.
@@ -43,28 +42,6 @@ pub trait Replicas: Send + Sync + 'static {
 
     /// Waits for the next thing that others tell. Only one caller waits at a time.
     async fn next(&self) -> Notice;
-}
-
-/// What a replica tells the others with each beat.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// The groups of its configuration: those that it could own.
-    pub groups: Vec<GroupName>,
-    /// Groups it owns that cannot request another runner now.
-    #[serde(default)]
-    pub full: Vec<GroupName>,
-    /// Groups it owns whose actor does not run, and why.
-    #[serde(default)]
-    pub stopped: BTreeMap<GroupName, String>,
-}
-
-/// Who lives and who owns what.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Roster {
-    /// The replicas that live, this one included, with their last reports.
-    pub replicas: BTreeMap<ReplicaId, Report>,
-    /// The owners of groups that have one; each is in `replicas`.
-    pub owners: BTreeMap<GroupName, ReplicaId>,
 }
 
 /// What others tell.

@@ -382,6 +382,7 @@ pub async fn start(earth: &Arc<Earth>, groups: &[GroupSettings]) -> Manager {
         listings: Arc::new(Listings::new(earth.clone(), earth.clone())),
         tasks: Default::default(),
         stopping: Default::default(),
+        lease: Default::default(),
     };
     let groups: Vec<Arc<GroupSettings>> = groups.iter().cloned().map(Arc::new).collect();
     let directory = Directory::new(groups.clone());
@@ -393,6 +394,7 @@ pub async fn start(earth: &Arc<Earth>, groups: &[GroupSettings]) -> Manager {
         directory,
         groups: groups.into_iter().map(|settings| GroupSpec { settings, backend: earth.clone() }).collect(),
         services: vec![],
+        replicas: None,
     };
     Manager { system: System::start(spec).await.unwrap(), front }
 }

@@ -1,0 +1,124 @@
+//! The lease of one group in this process: nothing outside is asked for it while the lease is not valid.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::port::replicas::LEASE;
+
+/// How much earlier than the store an owner considers its lease over.
+pub const MARGIN: Duration = Duration::from_secs(1);
+
+/// Until when this process may act for a group. All clones are one. The default is always valid: for a process
+/// that shares its groups with nobody.
+#[derive(Debug, Clone, Default)]
+pub struct Lease(Option<Arc<watch::Sender<Option<Instant>>>>);
+
+impl Lease {
+    /// One that is not valid before it is renewed.
+    pub(crate) fn shared() -> Self {
+        Self(Some(Arc::new(watch::Sender::new(None))))
+    }
+
+    /// The store counts this process as the owner since a beat that began at `began`.
+    ///
+    /// When the beat began, not when its answer came: a process that slept in between finds its lease over.
+    pub(crate) fn renew(&self, began: Instant) {
+        if let Some(until) = &self.0 {
+            until.send_modify(|until| *until = (*until).max(Some(began + LEASE - MARGIN)));
+        }
+    }
+
+    /// Whether it is valid now.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.0.as_ref().is_none_or(|until| is_ahead(*until.borrow()))
+    }
+
+    /// Begins `call` once the lease is valid and carries it on for as long as it is; none when it ended before.
+    ///
+    /// The lease is looked at right before each step, so that a process that slept takes none after its lease.
+    pub(crate) async fn within<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        self.valid().await;
+        let (mut call, mut over) = (pin!(call), pin!(self.over()));
+        poll_fn(|context| {
+            if !self.is_valid() || over.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            call.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
+    /// Waits until it is valid.
+    async fn valid(&self) {
+        let Some(until) = &self.0 else { return };
+        // The sender is at hand: waiting cannot fail.
+        let _ = until.subscribe().wait_for(|until| is_ahead(*until)).await;
+    }
+
+    /// Waits until it is not valid (any more).
+    async fn over(&self) {
+        let Some(until) = &self.0 else { return std::future::pending().await };
+        loop {
+            let due = *until.borrow();
+            match due.filter(|due| Instant::now() < *due) {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => return,
+            }
+        }
+    }
+}
+
+fn is_ahead(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() < until)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_valid_from_a_beat_s_beginning_for_a_lease_less_a_margin() {
+        let lease = Lease::shared();
+        assert!(!lease.is_valid());
+        let began = Instant::now();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        lease.renew(began);
+        assert!(lease.is_valid());
+        lease.over().await;
+        assert_eq!(began.elapsed().as_secs(), 9);
+        assert!(!lease.is_valid());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_goes_on_with_the_next_renewal_and_a_late_answer_renews_nothing() {
+        let lease = Lease::shared();
+        let began = Instant::now();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        lease.renew(began);
+        assert!(!lease.is_valid(), "the process slept in the middle of a beat");
+        let waiting = tokio::spawn({
+            let lease = lease.clone();
+            async move { lease.valid().await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        lease.renew(Instant::now());
+        waiting.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_shares_with_nobody_never_waits() {
+        let lease = Lease::default();
+        assert!(lease.is_valid());
+        lease.valid().await;
+        let over = tokio::time::timeout(Duration::from_secs(100), lease.over()).await;
+        assert!(over.is_err());
+    }
+}
