@@ -25,8 +25,12 @@ use crate::config::BackendSettings;
 use crate::config::{Config, GitHubCredential, GroupConfig};
 use crate::http::auth::{ApiKey, Role, ensure_admin_key};
 use crate::metrics::Metrics;
-use crate::store::embedded::Embedded;
+use crate::store::replica_id::HeldId;
 use crate::{config, github, http};
+
+mod store;
+
+use store::Opened;
 
 /// How long delivery ids are remembered, as long as github.com keeps its own history.
 const KEEP_DELIVERIES: Duration = Duration::from_secs(3 * 24 * 3600);
@@ -54,6 +58,7 @@ pub struct App {
     store: Arc<dyn Store>,
     pruning: JoinHandle<()>,
     grace: Duration,
+    _id: Option<HeldId>,
 }
 
 impl App {
@@ -65,7 +70,7 @@ impl App {
         supported(&config)?;
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::System(format!("metrics: {error}")))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store = open_store(&config, &metrics).await?;
+        let Opened { store, replicas, id } = store::open(&config, &metrics).await?;
         let listener = listen(config.listen)?;
         let address = listener.local_addr().map_err(|error| StartError::System(format!("listen: {error}")))?;
         let github = github(&config, &metrics)?;
@@ -90,16 +95,10 @@ impl App {
         };
         let pruning = tokio::spawn(prune(Arc::clone(&store), Arc::clone(&clock), config.job_retention));
         let front = http_service(&config, front, metrics, listener)?;
-        let spec = SystemSpec {
-            manager: config.name.clone(),
-            world,
-            directory,
-            groups,
-            services: vec![front],
-            replicas: None,
-        };
+        let spec =
+            SystemSpec { manager: config.name.clone(), world, directory, groups, services: vec![front], replicas };
         let system = System::start(spec).await.map_err(|error| StartError::System(error.to_string()))?;
-        Ok(Self { address, system, store, pruning, grace: config.shutdown_grace })
+        Ok(Self { address, system, store, pruning, grace: config.shutdown_grace, _id: id })
     }
 
     /// Waits until it cannot go on, and says why.
@@ -122,24 +121,9 @@ impl App {
 /// # Errors
 /// [`StartError::Config`], with everything that it cannot do yet.
 pub fn supported(config: &Config) -> Result<(), StartError> {
-    let redis = config.redis.as_ref().map(|_| {
-        "redis_url: this version keeps its state in the embedded store only: remove the key, and set data_dir"
-            .to_owned()
-    });
-    let backends = config.unavailable_backends().map(|errors| errors.to_string());
-    match redis.into_iter().chain(backends).collect::<Vec<_>>() {
-        none if none.is_empty() => Ok(()),
-        all => Err(StartError::Config(all.join("\n"))),
-    }
-}
-
-async fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Store>, StartError> {
-    let (dir, observer) = (config.data_dir.clone(), metrics.clone());
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, observer)).await;
-    match opened {
-        Ok(Ok(store)) => Ok(Arc::new(store)),
-        Ok(Err(error)) => Err(StartError::System(error.to_string())),
-        Err(error) => Err(StartError::System(format!("opening the store failed: {error}"))),
+    match config.unavailable_backends() {
+        None => Ok(()),
+        Some(errors) => Err(StartError::Config(errors.to_string())),
     }
 }
 

@@ -72,9 +72,16 @@ async fn a_wrong_configuration_ends_with_status_2_and_its_place() {
     let (status, text) = run(&site, &config);
     assert_eq!(status, Some(2));
     assert!(text.contains("config.yaml:1:") && text.contains("runner_groups[0].min"), "{text}");
-    let redis = site.config(1, |config| config["redis_url"] = json!("redis://127.0.0.1/0"));
+    let redis = site.config(1, |config| {
+        config["redis_url"] = json!("rediss://127.0.0.1/0");
+        config["redis_ca_file"] = json!("/no/such/file.pem");
+    });
     let (status, text) = run(&site, &redis);
-    assert_eq!((status, text.contains("redis_url")), (Some(2), true), "{text}");
+    assert_eq!(
+        (status, last(&text).contains("redis_ca_file: cannot read /no/such/file.pem")),
+        (Some(2), true),
+        "{text}"
+    );
     let status = Command::new(PROGRAM).arg("no-such-command").output().unwrap().status;
     assert_eq!(status.code(), Some(2));
 }

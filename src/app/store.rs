@@ -1,0 +1,101 @@
+//! Opens the store that the configuration asks for, and what replicas share with it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use actors::model::secret::Secret;
+use actors::port::{Replicas, Store};
+
+use super::StartError;
+use crate::config::{Config, RedisConfig, RedisNode, RedisTopology};
+use crate::metrics::Metrics;
+use crate::store::redis::{Server, Settings, Tls, Topology};
+use crate::store::replica_id::HeldId;
+use crate::store::{Embedded, Redis};
+
+/// An open store.
+pub(super) struct Opened {
+    /// The store.
+    pub(super) store: Arc<dyn Store>,
+    /// Where replicas meet, when several can share it.
+    pub(super) replicas: Option<Arc<dyn Replicas>>,
+    /// This replica's id, held until dropped.
+    pub(super) id: Option<HeldId>,
+}
+
+/// Opens the store: in Redis when `redis_url` is set, else in `data_dir`.
+pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Opened, StartError> {
+    match &config.redis {
+        Some(redis) => open_redis(config, redis, metrics),
+        None => Ok(Opened { store: open_embedded(config, metrics).await?, replicas: None, id: None }),
+    }
+}
+
+async fn open_embedded(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Store>, StartError> {
+    let (dir, observer) = (config.data_dir.clone(), metrics.clone());
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, observer)).await;
+    match opened {
+        Ok(Ok(store)) => Ok(Arc::new(store)),
+        Ok(Err(error)) => Err(StartError::System(error.to_string())),
+        Err(error) => Err(StartError::System(format!("opening the store failed: {error}"))),
+    }
+}
+
+fn open_redis(config: &Config, redis: &RedisConfig, metrics: &Arc<Metrics>) -> Result<Opened, StartError> {
+    let id = HeldId::take(&config.data_dir);
+    let settings = Settings {
+        connections: redis.connections,
+        connect_timeout: redis.connect_timeout,
+        timeout: redis.timeout,
+        wait_replicas: redis.wait_replicas,
+        ..Settings::new(server(redis)?, config.name.clone(), id.id().clone())
+    };
+    let store = Redis::open(settings, metrics.clone()).map_err(|error| StartError::Config(error.to_string()))?;
+    let store = Arc::new(store);
+    tracing::info!(replica = %id.id(), "state is in Redis, shared with the replicas of the same name");
+    Ok(Opened { store: store.clone(), replicas: Some(store), id: Some(id) })
+}
+
+fn server(redis: &RedisConfig) -> Result<Server, StartError> {
+    let url = &redis.url;
+    let password = |password: &Option<Secret>| password.as_ref().map(Secret::duplicate);
+    let hosts = |nodes: &[RedisNode]| nodes.iter().map(|node| (node.host.clone(), node.port)).collect();
+    let topology = match &url.topology {
+        RedisTopology::Single(node) => Topology::Single { host: node.host.clone(), port: node.port },
+        RedisTopology::Unix(path) => Topology::Unix { path: path.clone() },
+        RedisTopology::Sentinel { nodes, service } => Topology::Sentinel {
+            nodes: hosts(nodes),
+            service: service.clone(),
+            username: url.sentinel_login.username.clone(),
+            password: password(&url.sentinel_login.password),
+        },
+        RedisTopology::Cluster(nodes) => Topology::Cluster { nodes: hosts(nodes) },
+    };
+    let tls = if url.tls { Some(tls(redis)?) } else { None };
+    Ok(Server {
+        topology,
+        tls,
+        username: url.login.username.clone(),
+        password: password(&url.login.password),
+        database: i64::from(url.database),
+    })
+}
+
+fn tls(redis: &RedisConfig) -> Result<Tls, StartError> {
+    let ca_pem = redis.ca_file.as_deref().map(|path| read("redis_ca_file", path)).transpose()?;
+    let client_pem = match &redis.client_certificate {
+        Some(files) => {
+            let key = String::from_utf8(read("redis_key_file", &files.key_file)?).map_err(|_| {
+                StartError::Config(format!("redis_key_file {}: not PEM text", files.key_file.display()))
+            })?;
+            Some((read("redis_cert_file", &files.cert_file)?, Secret::new(key)))
+        }
+        None => None,
+    };
+    Ok(Tls { ca_pem, client_pem })
+}
+
+fn read(key: &str, path: &Path) -> Result<Vec<u8>, StartError> {
+    fs::read(path).map_err(|error| StartError::Config(format!("{key}: cannot read {}: {error}", path.display())))
+}
