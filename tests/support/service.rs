@@ -35,10 +35,14 @@ pub struct Site {
 
 impl Site {
     pub async fn new() -> Self {
+        Self::at(free_port()).await
+    }
+
+    /// A site whose requests and webhooks go to this port.
+    pub async fn at(port: u16) -> Self {
         let settings = Settings { busy_lag: Duration::from_secs(1), ..Settings::default() };
         let (token, secret) = (settings.token.expose().to_owned(), settings.webhook_secret.expose().to_owned());
         let github = SimulatedGitHub::start(settings).await.unwrap();
-        let port = free_port();
         github.set_webhook_url(&format!("http://127.0.0.1:{port}/webhook"));
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Self {
@@ -92,10 +96,14 @@ impl Site {
 
     /// Starts the service and waits until it is ready.
     pub async fn start(&mut self, config: &Path) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let child = self.command(config).stderr(log).spawn().unwrap();
-        self.child = Some(child);
+        self.child = Some(self.spawn(config, &[]));
         self.until("it is ready", async |site| site.status("/_ready").await == Some(200)).await;
+    }
+
+    /// Starts a process that is the caller's to end, with variables that override the configuration.
+    pub fn spawn(&self, config: &Path, variables: &[(&str, &str)]) -> Child {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        self.command(config).envs(variables.iter().copied()).stderr(log).spawn().unwrap()
     }
 
     pub fn kill(&mut self) {
