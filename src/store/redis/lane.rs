@@ -153,8 +153,11 @@ impl Writer {
 
     async fn carry_out(&mut self, mut batch: Vec<Entry>) {
         let until = Instant::now() + self.access.timeout();
-        // Twice: what a connection did not do that is to be given up, or a server that has forgotten the scripts.
-        for last in [false, true] {
+        let attempts = self.access.attempts();
+        for attempt in 1..=attempts {
+            // What was not done because the server is the wrong one, or has forgotten the scripts, is sent again; so is a
+            // batch whose connection failed, of which no part has an effect twice.
+            let last = attempt == attempts;
             match self.send(&mut batch, until).await {
                 Err(Failed::Told(error)) => return self.fail(batch, &error),
                 Err(Failed::Lost(error)) => {
