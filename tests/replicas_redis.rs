@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actors::id::{GroupName, ReplicaId};
@@ -11,7 +12,9 @@ use actors::port::replicas::{LEASE, Notice, Replicas, Report, Roster};
 use actors::port::store::{Changes, Recorded};
 use actors::port::{Store, StoreError};
 use runner_manager::store::Redis;
-use runner_manager::store::redis::{Server, Settings};
+use runner_manager::store::redis::{Server, Settings, Topology};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 #[path = "support/redis.rs"]
 mod redis;
@@ -221,20 +224,66 @@ async fn whoever_may_have_missed_something_is_told() {
     assert_eq!(hear(&a).await, Notice::Missed);
 }
 
+/// Passes bytes on to a server; what comes for connections that subscribed is swallowed while `deaf`.
+async fn passage(to: u16, deaf: Arc<AtomicBool>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                (client.into_split(), server.into_split());
+            let (subscribed, deaf) = (Arc::new(AtomicBool::new(false)), deaf.clone());
+            let seen = subscribed.clone();
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65536];
+                while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
+                    if buffer[..count].windows(9).any(|word| word == b"SUBSCRIBE") {
+                        seen.store(true, Ordering::SeqCst);
+                    }
+                    to_server.write_all(&buffer[..count]).await.unwrap();
+                }
+            });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65536];
+                while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+                    let swallow = subscribed.load(Ordering::SeqCst) && deaf.load(Ordering::SeqCst);
+                    if !swallow && to_client.write_all(&buffer[..count]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
 #[tokio::test]
 async fn a_connection_that_does_not_hear_this_process_itself_is_made_anew() {
     let redis = RedisServer::start();
-    let a = replica(&redis, "a");
+    let deaf = Arc::new(AtomicBool::new(false));
+    let port = passage(redis.port(), deaf.clone()).await;
+    let server = support::server(Topology::Single { host: "127.0.0.1".to_owned(), port });
+    let a = replica_for(server, "a", LEASE);
     assert_eq!(hear(&a).await, Notice::Missed);
-    beat(&a).await;
-    // From now on its own word does not reach it, as with a connection that is dead and not closed.
-    let deaf = replica_for(single(&redis), "a", LEASE);
-    let list = redis.cli(&["client", "list", "type", "pubsub"]);
-    let listening = list.split(' ').find_map(|field| field.strip_prefix("id=")).unwrap().to_owned();
-    redis.cli(&["acl", "setuser", "default", "resetchannels"]);
-    drop((deaf, listening));
-    redis.cli(&["acl", "setuser", "default", "allchannels"]);
-    assert_eq!(hear(&a).await, Notice::Missed);
+    deaf.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    let beating = async {
+        loop {
+            beat(&a).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            // The next connection hears.
+            if started.elapsed() > Duration::from_secs(2) {
+                deaf.store(false, Ordering::SeqCst);
+                return std::future::pending::<Notice>().await;
+            }
+        }
+    };
+    let notice = tokio::select! { notice = hear(&a) => notice, notice = beating => notice };
+    assert_eq!(notice, Notice::Missed);
+    assert!(started.elapsed() > Duration::from_secs(3), "not at the first silence");
+    assert_eq!(a.send(a.me(), "1".to_owned()).await, Ok(true));
+    assert_eq!(hear(&a).await, Notice::Message("1".to_owned()));
 }
 
 #[tokio::test]
