@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actors::id::{GroupName, ReplicaId};
@@ -12,10 +11,10 @@ use actors::port::replicas::{LEASE, Notice, Replicas, Report, Roster};
 use actors::port::store::{Changes, Recorded};
 use actors::port::{Store, StoreError};
 use runner_manager::store::Redis;
-use runner_manager::store::redis::{Server, Settings, Topology};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use runner_manager::store::redis::{Server, Settings};
 
+#[path = "support/passage.rs"]
+mod passage;
 #[path = "support/redis.rs"]
 mod redis;
 #[path = "contract/store/samples.rs"]
@@ -23,6 +22,7 @@ mod samples;
 #[path = "support/store_redis.rs"]
 mod support;
 
+use passage::Passage;
 use redis::{Cluster, RedisServer, Sentinels};
 use samples::{delivery, group, to};
 use support::{Quiet, settings, single};
@@ -224,49 +224,13 @@ async fn whoever_may_have_missed_something_is_told() {
     assert_eq!(hear(&a).await, Notice::Missed);
 }
 
-/// Passes bytes on to a server; what comes for connections that subscribed is swallowed while `deaf`.
-async fn passage(to: u16, deaf: Arc<AtomicBool>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
-            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
-                (client.into_split(), server.into_split());
-            let (subscribed, deaf) = (Arc::new(AtomicBool::new(false)), deaf.clone());
-            let seen = subscribed.clone();
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 65536];
-                while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
-                    if buffer[..count].windows(9).any(|word| word == b"SUBSCRIBE") {
-                        seen.store(true, Ordering::SeqCst);
-                    }
-                    to_server.write_all(&buffer[..count]).await.unwrap();
-                }
-            });
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 65536];
-                while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
-                    let swallow = subscribed.load(Ordering::SeqCst) && deaf.load(Ordering::SeqCst);
-                    if !swallow && to_client.write_all(&buffer[..count]).await.is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    port
-}
-
 #[tokio::test]
 async fn a_connection_that_does_not_hear_this_process_itself_is_made_anew() {
     let redis = RedisServer::start();
-    let deaf = Arc::new(AtomicBool::new(false));
-    let port = passage(redis.port(), deaf.clone()).await;
-    let server = support::server(Topology::Single { host: "127.0.0.1".to_owned(), port });
-    let a = replica_for(server, "a", LEASE);
+    let passage = Passage::to(redis.port()).await;
+    let a = replica_for(support::through(&passage), "a", LEASE);
     assert_eq!(hear(&a).await, Notice::Missed);
-    deaf.store(true, Ordering::SeqCst);
+    passage.set_deaf(true);
     let started = Instant::now();
     let beating = async {
         loop {
@@ -274,7 +238,7 @@ async fn a_connection_that_does_not_hear_this_process_itself_is_made_anew() {
             tokio::time::sleep(Duration::from_millis(200)).await;
             // The next connection hears.
             if started.elapsed() > Duration::from_secs(2) {
-                deaf.store(false, Ordering::SeqCst);
+                passage.set_deaf(false);
                 return std::future::pending::<Notice>().await;
             }
         }

@@ -12,11 +12,13 @@ use actors::model::group::GroupSnapshot;
 use actors::model::job::JobStatus;
 use actors::model::runner::RunnerState;
 use actors::model::secret::Secret;
-use actors::port::store::{Changes, JobFilter, Loaded, Recorded, RunnerFilter};
+use actors::port::store::{Changes, Horizon, JobFilter, Loaded, Recorded, RunnerFilter};
 use actors::port::{Observation, Observer, Store, StoreError};
 use runner_manager::store::Redis;
-use runner_manager::store::redis::{Server, Settings};
+use runner_manager::store::redis::{Server, Settings, Tls, Topology};
 
+#[path = "support/passage.rs"]
+mod passage;
 #[path = "support/redis.rs"]
 mod redis;
 #[path = "contract/store/samples.rs"]
@@ -24,6 +26,7 @@ mod samples;
 #[path = "support/store_redis.rs"]
 mod support;
 
+use passage::Passage;
 use redis::RedisServer;
 use samples::*;
 use support::{open, settings, single};
@@ -86,41 +89,36 @@ async fn a_delivery_that_failed_halfway_is_recorded_when_it_comes_again() {
     assert_eq!(inbox(&store, &taking).await.len(), 1);
 }
 
-#[tokio::test]
-async fn a_save_that_comes_late_does_not_replace_a_later_one() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_save_that_is_carried_out_late_changes_nothing_that_was_saved_after_it() {
     let redis = RedisServer::start();
+    let passage = Passage::to(redis.port()).await;
     let octo = group("octo");
-    let quick = Settings { timeout: Duration::from_millis(300), ..settings(single(&redis), "octo", "a") };
-    let quick = open(quick);
-    let token = quick.acquire(&octo).await.unwrap();
-    quick.save(&octo, token, failures(1)).await.unwrap();
-    redis.pause();
-    // It reaches the server's socket, and nobody waits for it any more.
-    unavailable(quick.save(&octo, token, failures(2)).await);
-    redis.resume();
-    quick.close().await;
-    let commands = || redis.cli(&["info", "commandstats"]);
-    redis::until("the late save was carried out", || {
-        let stats = commands();
-        let calls = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap_or_default().to_owned();
-        // Three checks of connections at least, one acquisition, two saves.
-        (redis.cli(&["hget", &key("groups"), "octo"]).contains("\"failures\":2"), calls)
-    });
-    // The same again, with a retry that overtakes it: what the first one sends is executed after the second.
-    let sequence: u64 = redis.cli(&["hget", &key("seq"), "octo"]).parse().unwrap();
-    let later = store(&redis);
-    later.save(&octo, token, failures(3)).await.unwrap();
-    let script = redis.cli(&["hget", &key("seq"), "octo"]).parse::<u64>().unwrap();
-    assert!(script > sequence, "a store that is opened later has greater numbers");
-    let early = Duration::from_secs(1);
-    redis.cli(&["hset", &key("seq"), "octo", &(script + u64::try_from(early.as_micros()).unwrap() * 3600).to_string()]);
-    let text = unavailable(later.save(&octo, token, failures(4)).await);
-    assert!(text.contains("a later write of group octo came first"), "{text}");
-    assert_eq!(later.group(&octo).await.unwrap().unwrap().failures, 3);
+    let quick = Settings { timeout: Duration::from_millis(300), ..settings(support::through(&passage), "octo", "a") };
+    let store = open(quick);
+    let token = store.acquire(&octo).await.unwrap();
+    passage.hold();
+    unavailable(store.save(&octo, token, failures(1)).await);
+    // Nor does an acquisition, which would fence off its own caller.
+    eventually(|| store.save(&octo, token, failures(2))).await;
+    passage.hold();
+    unavailable(store.acquire(&octo).await);
+    let token = eventually(|| store.acquire(&octo)).await;
+    eventually(|| store.save(&octo, token, failures(3))).await;
+    let calls = || {
+        let stats = redis.cli(&["info", "commandstats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
+        line.split(',').next().unwrap().parse::<u32>().unwrap()
+    };
+    let before = calls();
+    passage.let_go();
+    redis::until("what was held is carried out", || (calls() == before + 2, format!("{before}, {}", calls())));
+    assert_eq!(store.group(&octo).await.unwrap().unwrap().failures, 3);
+    store.save(&octo, token, failures(4)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_stalled_save_is_overtaken_by_its_retry_and_changes_nothing_any_more() {
+async fn a_stalled_server_is_used_again_when_it_goes_on() {
     let redis = RedisServer::start();
     let octo = group("octo");
     let quick = Settings { timeout: Duration::from_millis(300), ..settings(single(&redis), "octo", "a") };
@@ -240,7 +238,7 @@ async fn a_full_server_refuses_writes_as_a_whole_and_is_read_and_pruned_on() {
         assert!(text.ends_with("is out of memory (maxmemory): raise it, or free some"), "{text}");
     }
     assert_eq!(ids(&inbox(&store, &octo).await), ["d-1"]);
-    let all = actors::port::store::Horizon { deliveries: at(9), jobs: at(9), runners: at(9) };
+    let all = Horizon { deliveries: at(9), jobs: at(9), runners: at(9) };
     assert_eq!(store.prune(all).await, Ok(1));
     assert_eq!(inbox(&store, &octo).await, []);
     redis.cli(&["config", "set", "maxmemory", "0"]);
@@ -386,6 +384,75 @@ async fn a_password_is_used_and_never_shown() {
     assert!(!format!("{wrong:?}").contains("battery-staple"));
     let text = unavailable(open(wrong).probe().await);
     assert!(text.ends_with("refuses the user name or password"), "{text}");
+}
+
+#[tokio::test]
+async fn the_keys_of_the_first_release_are_read() {
+    let redis = RedisServer::start();
+    // What the first release wrote, a command in each line. Never changes.
+    for line in include_str!("fixtures/store/redis-v1.jsonl").lines() {
+        let words: Vec<String> = serde_json::from_str(line).unwrap();
+        redis.cli(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    let store = store(&redis);
+    let octo = group("octo");
+    let loaded = store.load(&octo).await.unwrap();
+    assert_eq!(loaded.set_aside, 0);
+    assert_eq!(loaded.snapshot, Some(snapshot(Cursor(1_795_875_593_548_389))));
+    let states = RunnerState::ALL.into_iter().zip(1..);
+    let runners: Vec<_> = states.map(|(state, n)| runner(&octo, n, state, 5)).collect();
+    assert_eq!(loaded.runners, runners[..7]);
+    for runner in &runners {
+        assert_eq!(store.runner(&runner.name).await.unwrap().as_ref(), Some(runner));
+    }
+    for (status, n) in JobStatus::ALL.into_iter().zip(1..) {
+        let owner = (status != JobStatus::Unmatched).then_some(&octo);
+        assert_eq!(store.job(JobId(n)).await.unwrap(), Some(every_milestone(job(n, owner, status, 5))));
+    }
+    let entries = inbox(&store, &octo).await;
+    let actions = [JobAction::Waiting, JobAction::InProgress, JobAction::Completed];
+    let expected = actions.into_iter().zip(2..).map(|(action, n)| delivery(&format!("d-{n}"), n, action, 5));
+    assert!(entries.iter().map(|entry| entry.delivery.clone()).eq(expected));
+    assert_eq!(queue(&store, "d-1", 1, &octo).await, Recorded::Duplicate);
+    assert_eq!(queue(&store, "d-9", 1, &group("other")).await, Recorded::New(vec![octo.clone()]));
+    assert!(store.acquire(&octo).await.unwrap() > FencingToken(1_795_875_593_547_914));
+    let all = Horizon { deliveries: at(99), jobs: at(99), runners: at(99) };
+    assert_eq!(store.prune(all).await, Ok(6 + 2 + 2));
+}
+
+#[tokio::test]
+async fn an_encrypted_server_is_verified() {
+    // As the program does when it starts.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let redis = RedisServer::mutual_tls();
+    let with = |ca: Option<&std::path::Path>, client: bool| {
+        let file = |path: &std::path::Path| std::fs::read(path).unwrap();
+        let key = || Secret::new(String::from_utf8(file(&redis.key_file())).unwrap());
+        let tls = Tls { ca_pem: ca.map(file), client_pem: client.then(|| (file(&redis.cert_file()), key())) };
+        open(settings(Server { tls: Some(tls), ..single(&redis) }, "octo", "a"))
+    };
+    with(Some(&redis.ca_file()), true).probe().await.unwrap();
+    let other = RedisServer::tls();
+    for refused in [with(Some(&redis.ca_file()), false), with(Some(&other.ca_file()), true), with(None, true)] {
+        let text = unavailable(refused.probe().await);
+        assert!(text.contains("the connection to Redis at 127.0.0.1:"), "{text}");
+    }
+    let garbage = Tls {
+        ca_pem: Some(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec()),
+        client_pem: None,
+    };
+    let settings = settings(Server { tls: Some(garbage), ..single(&redis) }, "octo", "a");
+    let error = Redis::open(settings, Arc::new(support::Quiet)).err().unwrap().to_string();
+    assert!(error.starts_with("cannot use the certificates for Redis at 127.0.0.1:"), "{error}");
+}
+
+#[tokio::test]
+async fn a_socket_of_this_machine_leads_to_the_same_server() {
+    let redis = RedisServer::start();
+    let path = redis.unix_url().split_once("://").unwrap().1.into();
+    let local = open(settings(support::server(Topology::Unix { path }), "octo", "a"));
+    queue(&local, "d-1", 1, &group("octo")).await;
+    assert_eq!(queue(&store(&redis), "d-1", 1, &group("octo")).await, Recorded::Duplicate);
 }
 
 /// Counts what it is told was set aside.

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use actors::port::Store;
 use runner_manager::store::redis::{Server, Settings};
 
+#[path = "support/passage.rs"]
+mod passage;
 #[path = "support/redis.rs"]
 mod redis;
 #[path = "contract/store.rs"]

@@ -10,6 +10,8 @@ use actors::port::Store;
 use actors::port::store::{Changes, StoreError};
 use runner_manager::store::redis::Settings;
 
+#[path = "support/passage.rs"]
+mod passage;
 #[path = "support/redis.rs"]
 mod redis;
 #[path = "contract/store/samples.rs"]
