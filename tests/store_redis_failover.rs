@@ -77,7 +77,7 @@ async fn after_the_master_was_killed_writes_go_on_and_nothing_acknowledged_is_lo
                     Err(StoreError::Unavailable(error)) => assert!(Instant::now() < deadline, "{error}"),
                     Err(other) => panic!("{other}"),
                 }
-                if failures - saved == 0 && saved >= 300 {
+                if saved == failures && saved >= 300 {
                     break;
                 }
             }
