@@ -1,6 +1,7 @@
-//! How fast the embedded store is, beside what the disk itself can do, in one run.
+//! How fast the embedded store is, beside what the disk itself can do, and the store in Redis, in one run.
 //!
-//! `cargo bench --bench store [-- DIRECTORY]`; the directory decides which disk is measured.
+//! `cargo bench --bench store [-- DIRECTORY] [redis://HOST:PORT]`; the directory decides which disk is measured, and
+//! without an address of an empty Redis that store is left out.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that prints figures")]
 
 use std::fs::File;
@@ -9,13 +10,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actors::id::Cursor;
+use actors::id::{Cursor, ManagerName, ReplicaId};
 use actors::model::delivery::JobAction;
 use actors::model::job::JobStatus;
 use actors::model::runner::RunnerState;
 use actors::port::store::Changes;
 use actors::port::{Observation, Observer, Store};
-use runner_manager::store::Embedded;
+use runner_manager::store::redis::{Server, Settings, Topology};
+use runner_manager::store::{Embedded, Redis};
 
 #[path = "../tests/contract/store/samples.rs"]
 mod samples;
@@ -32,7 +34,9 @@ impl Observer for Quiet {
 }
 
 fn main() {
-    let base = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let words = || std::env::args().skip(1).filter(|arg| !arg.starts_with('-'));
+    let base = words().find(|word| !word.contains("://"));
+    let redis = words().find_map(|word| word.strip_prefix("redis://").map(str::to_owned));
     let temp = base.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
     println!("directory                         {}", temp.path().display());
     raw(temp.path());
@@ -63,6 +67,21 @@ fn main() {
         store.close().await;
     });
     raw(temp.path());
+    let Some((host, port)) = redis.as_deref().and_then(|address| address.rsplit_once(':')) else { return };
+    runtime.block_on(async {
+        println!("Redis at {host}:{port}");
+        let topology = Topology::Single { host: host.to_owned(), port: port.parse().unwrap() };
+        let server = Server { topology, tls: None, username: None, password: None, database: 0 };
+        let (manager, replica) = (ManagerName::new("bench").unwrap(), ReplicaId::new("bench").unwrap());
+        let store: Arc<dyn Store> =
+            Arc::new(Redis::open(Settings::new(server, manager, replica), Arc::new(Quiet)).unwrap());
+        lone(&store).await;
+        for tasks in [8, 64, 256] {
+            together(&store, tasks).await;
+        }
+        crowd(&store).await;
+        store.close().await;
+    });
 }
 
 fn open(dir: &Path) -> Arc<dyn Store> {

@@ -1,11 +1,15 @@
 //! The contract of the Store port, held against the store in Redis: one server, a Cluster, and through Sentinels.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use actors::port::Store;
 use runner_manager::store::redis::{Server, Settings};
 
+#[path = "support/passage.rs"]
+mod passage;
 #[path = "support/redis.rs"]
 mod redis;
 #[path = "contract/store.rs"]
@@ -14,6 +18,11 @@ mod store;
 mod support;
 
 use redis::{Cluster, RedisServer, Sentinels};
+
+thread_local! {
+    /// What the test of this thread has used: kept until it ends.
+    static KEPT: RefCell<Vec<Arc<dyn Any>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Something that tests which run at the same time share; the last one ends it.
 struct Shared<T>(Mutex<Weak<T>>);
@@ -59,6 +68,7 @@ macro_rules! on {
             async fn new() -> Self {
                 static SHARED: Shared<$running> = Shared::new();
                 let running = tokio::task::spawn_blocking(|| SHARED.get(<$running>::start)).await.unwrap();
+                KEPT.with_borrow_mut(|kept| kept.push(running.clone()));
                 Self(Place { _running: running, server: $server, name: support::new_name() })
             }
 

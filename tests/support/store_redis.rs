@@ -9,6 +9,7 @@ use actors::port::{Observation, Observer, Store};
 use runner_manager::store::Redis;
 use runner_manager::store::redis::{Server, Settings, Topology};
 
+use super::passage::Passage;
 use super::redis::{Cluster, RedisServer, SERVICE, Sentinels};
 
 /// Is told everything and keeps nothing.
@@ -30,6 +31,11 @@ pub fn server(topology: Topology) -> Server {
 
 pub fn single(redis: &RedisServer) -> Server {
     server(Topology::Single { host: "127.0.0.1".to_owned(), port: redis.port() })
+}
+
+/// The server at the other end of a passage.
+pub fn through(passage: &Passage) -> Server {
+    server(Topology::Single { host: "127.0.0.1".to_owned(), port: passage.port() })
 }
 
 pub fn cluster(cluster: &Cluster) -> Server {

@@ -43,18 +43,22 @@ pub(super) struct Access {
     connector: Arc<Connector>,
     pool: Pool<Manager>,
     timeout: Duration,
+    attempts: u32,
     questions: Semaphore,
 }
 
 impl Access {
     /// Connects when it is first needed. Must be called inside the runtime.
     pub(super) fn new(connector: Arc<Connector>, connections: u32, timeout: Duration) -> Self {
+        let connections = connections.max(2);
         let pool = Pool::builder()
-            .max_size(connections.max(2))
+            .max_size(connections)
             .test_on_check_out(false)
             .connection_timeout(timeout)
             .build_unchecked(Manager(Arc::clone(&connector)));
-        Self { connector, pool, timeout, questions: Semaphore::new(QUESTIONS_MAX) }
+        // All in the pool may have been cut, and the new one may have to learn the scripts.
+        let attempts = connections + 2;
+        Self { connector, pool, timeout, attempts, questions: Semaphore::new(QUESTIONS_MAX) }
     }
 
     /// How connections are made.
@@ -65,6 +69,11 @@ impl Access {
     /// Longest time of one operation.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// How often a command is sent while connections turn out to be such that are to be given up.
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts
     }
 
     /// That no answer came in time, and why, if that is known.
@@ -94,7 +103,7 @@ impl Access {
         }
     }
 
-    /// Asks one thing, on any connection, and once more when that turned out to be one to give up.
+    /// Asks one thing, on any connection, and again when that turned out to be one to give up.
     pub(super) async fn ask(&self, command: Cmd) -> Result<Value, StoreError> {
         let Ok(_permit) = self.questions.try_acquire() else {
             return Err(StoreError::Unavailable(format!("{QUESTIONS_MAX} reads are waiting")));
@@ -102,8 +111,9 @@ impl Access {
         let until = Instant::now() + self.timeout;
         let mut commands = Pipeline::new();
         commands.add_command(command);
-        let mut again = true;
+        let mut attempt = 0;
         loop {
+            attempt += 1;
             let mut link = self.link(until).await?;
             let answer = timeout_at(until, link.send(&commands)).await.map_err(|_| self.silent())?;
             let error = match answer.map(|mut values| values.pop().unwrap_or_default().extract_error()) {
@@ -119,7 +129,7 @@ impl Access {
                 Ok(Err(error)) => return Err(self.failed(&error)),
                 Err(error) => error,
             };
-            if !std::mem::take(&mut again) {
+            if attempt >= self.attempts {
                 return Err(self.failed(&error));
             }
         }

@@ -22,6 +22,8 @@ const WRITES_MAX: usize = 8192;
 const WRITES_BYTES_MAX: usize = 32 << 20;
 /// Most writes of one batch.
 const BATCH_MAX: usize = 128;
+/// A batch takes no more writes once it has so many bytes.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Where a save has its number, and the number of the last one that was acknowledged.
 const SAVE_SEQ: usize = 2;
 const SAVE_ACKED: usize = 3;
@@ -95,11 +97,12 @@ impl Lane {
         loop {
             {
                 let mut state = self.lock();
-                let mut taken = Vec::new();
-                while taken.len() < BATCH_MAX {
+                let (mut taken, mut bytes) = (Vec::new(), 0);
+                while taken.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
                     let Some(entry) = state.waiting.pop_front() else { break };
                     state.bytes -= entry.bytes;
                     if !entry.reply.is_closed() {
+                        bytes += entry.bytes;
                         taken.push(entry);
                     }
                 }
@@ -134,6 +137,9 @@ pub(super) struct Writer {
     /// By group: the token that this process acquired, and the last write under it that was acknowledged.
     owned: HashMap<GroupName, (FencingToken, u64)>,
     link: Option<Held>,
+    /// Whether something of the batch was done, and what was wrong with what was not.
+    done: bool,
+    error: Option<StoreError>,
     failing: bool,
 }
 
@@ -141,20 +147,39 @@ impl Writer {
     /// Its writes have greater numbers than those of any that was made before, by the clock of this machine.
     pub(super) fn new(access: Arc<Access>, wait_replicas: u32) -> Self {
         let seq = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default();
-        Self { access, wait_replicas, seq, owned: HashMap::new(), link: None, failing: false }
+        Self { access, wait_replicas, seq, owned: HashMap::new(), link: None, done: false, error: None, failing: false }
     }
 
     /// Works until the lane is closed and empty.
     pub(super) async fn run(mut self, lane: Arc<Lane>) {
         while let Some(batch) = lane.take().await {
             self.carry_out(batch).await;
+            self.note();
+        }
+    }
+
+    /// Says when nothing can be written, and when something can be again.
+    fn note(&mut self) {
+        let server = self.access.connector().name();
+        let (done, error) = (std::mem::take(&mut self.done), self.error.take());
+        if done {
+            if std::mem::take(&mut self.failing) {
+                tracing::info!(server, "the store can be written again");
+            }
+        } else if let Some(error) = error
+            && !std::mem::replace(&mut self.failing, true)
+        {
+            tracing::error!(server, %error, "the store cannot be written: nothing is acknowledged");
         }
     }
 
     async fn carry_out(&mut self, mut batch: Vec<Entry>) {
         let until = Instant::now() + self.access.timeout();
-        // Twice: what a connection did not do that is to be given up, or a server that has forgotten the scripts.
-        for last in [false, true] {
+        let attempts = self.access.attempts();
+        for attempt in 1..=attempts {
+            // What was not done because the server is the wrong one, or has forgotten the scripts, is sent again; so is a
+            // batch whose connection failed, of which no part has an effect twice.
+            let last = attempt == attempts;
             match self.send(&mut batch, until).await {
                 Err(Failed::Told(error)) => return self.fail(batch, &error),
                 Err(Failed::Lost(error)) => {
@@ -276,17 +301,10 @@ impl Writer {
     fn answer(&mut self, entry: Entry, outcome: Result<Value, StoreError>) {
         match &outcome {
             Ok(value) => {
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!(server = self.access.connector().name(), "the store can be written again");
-                }
+                self.done = true;
                 self.remember(&entry, value);
             }
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    let server = self.access.connector().name();
-                    tracing::error!(server, %error, "the store cannot be written: nothing is acknowledged");
-                }
-            }
+            Err(error) => self.error = Some(error.clone()),
         }
         // Whoever asked may have stopped waiting.
         let _ = entry.reply.send(outcome);

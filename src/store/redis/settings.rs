@@ -94,7 +94,7 @@ pub enum Topology {
     },
 }
 
-/// Encryption.
+/// Encryption, of connections to Sentinels as well.
 pub struct Tls {
     /// Certificates of the authorities to trust, PEM; none: those of the system.
     pub ca_pem: Option<Vec<u8>>,
