@@ -15,6 +15,7 @@ use actors::model::delivery::JobAction::Queued;
 use actors::model::job::JobStatus;
 use actors::model::settings::GroupSettings;
 use actors::port::StoreError;
+use actors::port::replicas::Notice;
 use support::jobs::Jobs;
 use support::replicas::{ACTS_FOR, Site, join};
 use support::{Earth, Manager, settings, until};
@@ -427,24 +428,68 @@ async fn commands_reach_groups_that_run_elsewhere_and_their_answers_come_back() 
 
 #[tokio::test(start_paused = true)]
 async fn a_command_for_a_group_that_has_moved_is_not_passed_on_again() {
-    let (earth, all) = (Earth::new(), groups(2, 1));
+    let (earth, all) = (Earth::new(), groups(6, 1));
+    let (a, b, c) = (Site::new(&earth, "a"), Site::new(&earth, "b"), Site::new(&earth, "c"));
+    let (ma, mb) = (join(&a, &all).await, join(&b, &all).await);
+    settled(&[("a", &ma), ("b", &mb)], 6, &[3, 3]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let theirs = mb.runs();
+    // What a knows grows old, and one of b's groups moves to c.
+    a.beats_fail.store(true, Ordering::SeqCst);
+    let mc = join(&c, &all).await;
+    until("c runs one of them", || theirs.iter().any(|group| mc.runs().contains(group))).await;
+    let moved = mc.runs().into_iter().find(|group| theirs.contains(group)).unwrap();
+    let to_c = || mb.front.directory.entry(moved.as_str()).unwrap().owner == Owner::Other(c.id.clone());
+    until("b knows", to_c).await;
+    let refused = ma.front.directory.command(moved.as_str(), Command::Drain).await.unwrap_err();
+    assert!(matches!(&refused, Refused::Unavailable(why) if why.contains("moved to replica c")), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_stops_in_a_quiet_moment_is_replaced_at_once() {
+    let (earth, all) = (Earth::new(), groups(20, 2));
     let (a, b) = (Site::new(&earth, "a"), Site::new(&earth, "b"));
     let (ma, mb) = (join(&a, &all).await, join(&b, &all).await);
+    settled(&[("a", &ma), ("b", &mb)], 20, &[10, 10]).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let began = Instant::now();
+    assert!(ma.system.stop(Duration::from_secs(30)).await);
+    until("the other one runs all", || mb.runs().len() == 20).await;
+    assert!(began.elapsed() <= Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_without_groups_does_not_take_those_of_others_from_an_emptied_store() {
+    let (earth, all) = (Earth::new(), groups(2, 2));
+    let (a, b, c) = (Site::new(&earth, "a"), Site::new(&earth, "b"), Site::new(&earth, "c"));
+    let (ma, mb) = (join(&a, &all).await, join(&b, &all).await);
     settled(&[("a", &ma), ("b", &mb)], 2, &[1, 1]).await;
-    let theirs = mb.runs()[0].clone();
-    let owner = || ma.front.directory.entry(theirs.as_str()).unwrap().owner;
-    until("a knows whose it is", || owner() == Owner::Other(ReplicaId::new("b").unwrap())).await;
-    // b's lease is over and c has the group, but a has not heard of it.
+    let mc = join(&c, &all).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = owners(&[("a", &ma), ("b", &mb), ("c", &mc)]);
+    earth.things().empty_the_store();
+    earth.membership().forget();
+    // It hears of it first.
+    earth.membership().tell(&c.id, Notice::Changed);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(owners(&[("a", &ma), ("b", &mb), ("c", &mc)]), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_was_lost_before_it_was_loaded_is_not_tried_again_and_again() {
+    let (earth, all) = (Earth::new(), groups(1, 2));
+    let (a, b) = (Site::new(&earth, "a"), Site::new(&earth, "b"));
+    let ma = join(&a, &all).await;
+    until("a claimed it", || earth.membership().owner(&name(0)) == Some(a.id.clone())).await;
+    a.stall(true);
+    let mb = join(&b, &all).await;
+    until("b runs it", || mb.runs().len() == 1).await;
+    a.stall(false);
     a.beats_fail.store(true, Ordering::SeqCst);
-    let _stop = tokio::spawn(mb.system.stop(Duration::from_secs(5)));
-    let refused = ma.front.directory.command(theirs.as_str(), Command::Drain).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let late = ma.front.directory.command(theirs.as_str(), Command::Drain).await.unwrap_err();
-    assert!(matches!(&late, Refused::Unavailable(why) if why.contains("replica b")), "{late}");
-    // Whoever was asked either did it or said why not: it is never done twice, and never silently lost.
-    if let Err(refused) = refused {
-        assert!(matches!(refused, Refused::Unavailable(_)), "{refused}");
-    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let refused = a.refused.lock().unwrap().clone();
+    assert!(matches!(refused[..], [StoreError::NotOwner { .. }]), "{refused:?}");
+    assert!(ma.runs().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

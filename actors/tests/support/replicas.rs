@@ -51,7 +51,7 @@ impl Membership {
         self.owners.get(group).cloned()
     }
 
-    fn tell(&self, to: &ReplicaId, notice: Notice) -> bool {
+    pub fn tell(&self, to: &ReplicaId, notice: Notice) -> bool {
         self.notices.get(to).is_some_and(|sender| sender.send(notice).is_ok())
     }
 
