@@ -479,6 +479,7 @@ async fn one_without_groups_does_not_take_those_of_others_from_an_emptied_store(
 async fn a_group_that_was_lost_before_it_was_loaded_is_not_tried_again_and_again() {
     let (earth, all) = (Earth::new(), groups(1, 2));
     let (a, b) = (Site::new(&earth, "a"), Site::new(&earth, "b"));
+    *earth.latency.lock().unwrap() = Duration::from_millis(100);
     let ma = join(&a, &all).await;
     until("a claimed it", || earth.membership().owner(&name(0)) == Some(a.id.clone())).await;
     a.stall(true);

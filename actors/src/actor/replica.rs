@@ -326,7 +326,8 @@ impl State {
         let planned = placement::targets(before);
         let given_up = |group: &GroupName| {
             before.owners.get(group).is_some_and(|owner| {
-                let left = before.replicas.get(owner).is_some_and(|report| report.groups.is_empty());
+                let reports = [before, roster].into_iter().filter_map(|roster| roster.replicas.get(owner));
+                let left = reports.into_iter().any(|report| report.groups.is_empty());
                 left || (planned.get(group) == Some(me) && owner != me && roster.replicas.contains_key(owner))
             })
         };

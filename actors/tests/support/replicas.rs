@@ -301,6 +301,7 @@ impl Store for Site {
     }
 
     async fn acquire(&self, group: &GroupName) -> Result<FencingToken, StoreError> {
+        self.earth.pause().await;
         self.through().await;
         let owner = self.earth.membership().owner(group);
         match owner.filter(|owner| *owner != self.id) {
