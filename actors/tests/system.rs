@@ -1,58 +1,19 @@
 //! The real actors in a small world on a paused clock.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
+#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actors::actor::directory::{Command, Health, Refused};
 use actors::actor::front::Accepted;
 use actors::id::{GroupName, JobId};
-use actors::model::delivery::JobAction::{Completed, InProgress, Queued};
+use actors::model::delivery::JobAction::Queued;
 use actors::model::job::JobStatus;
-use support::{Earth, Manager, settings, start, until};
-
-/// GitHub's part: jobs are taken by any instance that has none, and are over one step later.
-#[derive(Default)]
-struct Jobs {
-    queued: Vec<u64>,
-    running: BTreeMap<String, u64>,
-    used: Vec<String>,
-    done: Vec<u64>,
-}
-
-impl Jobs {
-    async fn queue(&mut self, manager: &Manager, group: &str, job: u64) {
-        assert_eq!(manager.deliver(format!("q-{job}"), group, job, Queued, None).await, Accepted::Accepted);
-        self.queued.push(job);
-    }
-
-    async fn step(&mut self, earth: &Arc<Earth>, manager: &Manager, group: &str) {
-        for (runner, job) in std::mem::take(&mut self.running) {
-            earth.things().registered.remove(&runner);
-            manager.deliver(format!("c-{job}"), group, job, Completed, Some(&runner)).await;
-            self.done.push(job);
-        }
-        let mut free: Vec<String> = earth
-            .things()
-            .instances
-            .keys()
-            .map(ToString::to_string)
-            .filter(|name| name.starts_with(group) && !self.used.contains(name))
-            .collect();
-        free.retain(|name| earth.things().registered.contains_key(name));
-        for runner in free {
-            let Some(job) = self.queued.pop() else { break };
-            self.used.push(runner.clone());
-            manager.deliver(format!("p-{job}"), group, job, InProgress, Some(&runner)).await;
-            self.running.insert(runner, job);
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
+use support::jobs::Jobs;
+use support::{Earth, settings, start, until};
 
 #[tokio::test(start_paused = true)]
 async fn sixty_jobs_against_max_five_never_exceed_it_and_all_end_without_a_trace() {

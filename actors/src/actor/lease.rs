@@ -114,6 +114,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_call_is_begun_within_the_lease_and_given_up_with_it() {
+        let lease = Lease::shared();
+        let begun = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let call = {
+            let begun = Arc::clone(&begun);
+            async move {
+                loop {
+                    begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(1500)).await;
+                }
+            }
+        };
+        let calling = tokio::spawn({
+            let lease = lease.clone();
+            async move { lease.within::<()>(call).await }
+        });
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(begun.load(std::sync::atomic::Ordering::SeqCst), 0, "not before");
+        lease.renew(Instant::now());
+        let began = Instant::now();
+        assert_eq!(calling.await.unwrap(), None);
+        assert_eq!(began.elapsed().as_secs(), 9, "and not after");
+        assert_eq!(begun.load(std::sync::atomic::Ordering::SeqCst), 6);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_shares_with_nobody_never_waits() {
         let lease = Lease::default();
         assert!(lease.is_valid());

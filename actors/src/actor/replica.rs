@@ -30,6 +30,12 @@ const HAND_OVER_GRACE: Duration = Duration::from_secs(1);
 /// Longest time of one call to the store: an answer that comes later is of no use.
 const CALL_DEADLINE: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 
+/// How long a group is left alone whose owner did not say that it gives it up: a store that was emptied shows no owner
+/// either, and an owner that lives claims its groups again with its next beat.
+const CLAIM_AFTER: Duration = Duration::from_secs(2);
+/// How long one that has given everything up is still seen to live, so that the others see that it left of its own.
+const FAREWELL: Duration = Duration::from_millis(300);
+
 /// What the replicas' actor works with; all of it outlives the actor.
 #[derive(Clone)]
 pub(crate) struct Args {
@@ -91,6 +97,9 @@ pub(crate) struct State {
     beat_at: Instant,
     /// When a share ended last: rosters of beats that began before may still show it.
     gone_at: Instant,
+    roster: Roster,
+    /// Groups without an owner, and when they may be claimed.
+    free_at: BTreeMap<GroupName, Instant>,
     beat_out: Option<JoinHandle<()>>,
     beat_again: bool,
     failing: bool,
@@ -113,6 +122,8 @@ impl Actor for ReplicaActor {
             args,
             beat_at: since,
             gone_at: since,
+            roster: Roster::default(),
+            free_at: BTreeMap::new(),
             beat_out: None,
             beat_again: false,
             failing: false,
@@ -232,10 +243,11 @@ impl State {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the other replicas know again that this one lives");
                 }
-                self.beat_at = began;
+                let before = std::mem::replace(&mut self.beat_at, began);
                 self.args.beats.renew(began);
                 if !self.leaving {
-                    self.follow(myself, began, &roster);
+                    self.follow(myself, began, &roster, before.elapsed() < LEASE);
+                    self.roster = roster;
                 }
             }
             Err(error) => {
@@ -249,8 +261,9 @@ impl State {
         }
     }
 
-    /// Brings what this replica does in line with the roster of a beat that began at `began`.
-    fn follow(&mut self, myself: &ActorRef<Msg>, began: Instant, roster: &Roster) {
+    /// Brings what this replica does in line with the roster of a beat that began at `began`. `steady`: this replica's
+    /// leases cannot have run out since the beat before.
+    fn follow(&mut self, myself: &ActorRef<Msg>, began: Instant, roster: &Roster, steady: bool) {
         let me = self.args.replicas.me().clone();
         let (mut lost, mut ownerless) = (vec![], vec![]);
         for (group, share) in self.shares.iter().filter(|(_, share)| share.since < began) {
@@ -267,6 +280,8 @@ impl State {
         for group in lost {
             self.end(myself, &group, Phase::Ending, Duration::ZERO);
         }
+        let forgotten = steady && !ownerless.is_empty();
+        self.note_free(roster, forgotten);
         for group in ownerless {
             tracing::warn!(%group, "nobody owns the group any more: claiming it again");
             self.confirm(myself, group);
@@ -278,7 +293,9 @@ impl State {
         let targets_me = |group: &GroupName| is_new && mine(group) && !hand_over.contains(group);
         // Those that are this replica's by the store and do not run: it failed between claiming and starting them.
         let idle = self.args.groups.iter().filter(|group| targets_me(group)).cloned();
-        for group in claim.into_iter().chain(idle).collect::<Vec<_>>() {
+        let now = Instant::now();
+        let claim = claim.into_iter().filter(|group| self.free_at.get(group).is_some_and(|at| *at <= now));
+        for group in claim.chain(idle).collect::<Vec<_>>() {
             if !self.shares.contains_key(&group) {
                 self.claim(myself, group);
             }
@@ -291,6 +308,35 @@ impl State {
         };
         for group in hand_over.into_iter().filter(free).take(moves).collect::<Vec<_>>() {
             self.end(myself, &group, Phase::HandingOver, REBALANCE_GRACE);
+        }
+    }
+
+    /// Notes since when groups have no owner, and when they may be claimed: at once when their owner left, or handed
+    /// them to this replica; when the store has forgotten this replica's own groups, only after everybody had the time
+    /// to come back.
+    fn note_free(&mut self, roster: &Roster, forgotten: bool) {
+        let now = Instant::now();
+        self.free_at.retain(|group, _| !roster.owners.contains_key(group));
+        let free: Vec<&GroupName> =
+            self.args.groups.iter().filter(|group| !roster.owners.contains_key(*group)).collect();
+        if free.is_empty() {
+            return;
+        }
+        let (before, me) = (&self.roster, self.args.replicas.me());
+        let planned = placement::targets(before);
+        let given_up = |group: &GroupName| {
+            before.owners.get(group).is_some_and(|owner| {
+                let reports = [before, roster].into_iter().filter_map(|roster| roster.replicas.get(owner));
+                let left = reports.into_iter().any(|report| report.groups.is_empty());
+                left || (planned.get(group) == Some(me) && owner != me && roster.replicas.contains_key(owner))
+            })
+        };
+        for group in free {
+            let wait = if given_up(group) { Duration::ZERO } else { CLAIM_AFTER };
+            let at = self.free_at.entry(group.clone()).or_insert(now + wait);
+            if forgotten {
+                *at = now + LEASE;
+            }
         }
     }
 
@@ -448,6 +494,7 @@ impl State {
             });
             let in_time = join_all(given_up).await.into_iter().all(|in_time| in_time);
             told.await;
+            tokio::time::sleep(FAREWELL).await;
             if let Err(error) = bounded(replicas.leave()).await {
                 tracing::warn!(%error, "cannot tell the other replicas that this one leaves: they notice within seconds");
             }

@@ -1,5 +1,8 @@
 //! A small world in memory for the actors: GitHub, a backend and a store that share one list of what exists.
 
+pub mod jobs;
+pub mod replicas;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -29,6 +32,8 @@ use jiff::Timestamp;
 pub struct Earth {
     state: Mutex<Things>,
     chance: AtomicU64,
+    /// Who shares the groups.
+    membership: Mutex<replicas::Membership>,
     /// How long each call takes.
     pub latency: Mutex<Duration>,
     /// How much longer each create takes.
@@ -39,6 +44,8 @@ pub struct Earth {
     pub shown: Mutex<[u32; 9]>,
     /// The next saves of runners fail.
     pub runner_saves_fail: AtomicU64,
+    /// The next saves find that the store has lost what it had of the group.
+    pub forgets: AtomicU64,
     /// The next reads of an inbox fail.
     pub inbox_fails: AtomicU64,
     /// How long an answer to a read of an inbox is under way.
@@ -61,16 +68,41 @@ pub struct Things {
     pub instances: BTreeMap<RunnerName, Owner>,
     pub created: Vec<RunnerName>,
     pub peak: usize,
+    /// Most instances at once, by group.
+    pub peaks: BTreeMap<GroupName, usize>,
     pub listings: usize,
     next_id: u64,
     deliveries: BTreeSet<DeliveryId>,
     assigned: BTreeMap<JobId, GroupName>,
     inbox: BTreeMap<GroupName, BTreeMap<Cursor, (Delivery, bool)>>,
     next_cursor: u64,
+    next_token: u64,
     tokens: BTreeMap<GroupName, u64>,
     groups: BTreeMap<GroupName, GroupSnapshot>,
     pub jobs: BTreeMap<JobId, Job>,
     runners: BTreeMap<RunnerName, Runner>,
+}
+
+impl Things {
+    /// What was saved of a group is lost, its token included. Its inbox stays.
+    fn forget(&mut self, group: &GroupName) {
+        self.tokens.remove(group);
+        self.groups.remove(group);
+        self.jobs.retain(|_, job| job.group.as_ref() != Some(group));
+        self.runners.retain(|_, runner| runner.group != *group);
+    }
+
+    /// The store lost everything. Its cursors begin anew; its tokens, which follow its clock, do not.
+    pub fn empty_the_store(&mut self) {
+        self.deliveries.clear();
+        self.assigned.clear();
+        self.inbox.clear();
+        self.tokens.clear();
+        self.groups.clear();
+        self.jobs.clear();
+        self.runners.clear();
+        self.next_cursor = 0;
+    }
 }
 
 impl Earth {
@@ -184,7 +216,11 @@ impl Backend for Earth {
         tokio::time::sleep(more).await;
         {
             let mut things = self.things();
+            let group = spec.owner.group.clone();
             things.instances.insert(spec.runner.clone(), spec.owner);
+            let exist = things.instances.values().filter(|owner| owner.group == group).count();
+            let peak = things.peaks.entry(group).or_default();
+            *peak = exist.max(*peak);
             things.created.push(spec.runner.clone());
             things.peak = things.peak.max(things.instances.len());
         }
@@ -274,9 +310,10 @@ impl Store for Earth {
 
     async fn acquire(&self, group: &GroupName) -> Result<FencingToken, StoreError> {
         let mut things = self.things();
-        let token = things.tokens.entry(group.clone()).or_default();
-        *token += 1;
-        Ok(FencingToken(*token))
+        things.next_token += 1;
+        let token = things.next_token;
+        things.tokens.insert(group.clone(), token);
+        Ok(FencingToken(token))
     }
 
     async fn load(&self, group: &GroupName) -> Result<Loaded, StoreError> {
@@ -297,6 +334,12 @@ impl Store for Earth {
     async fn save(&self, group: &GroupName, token: FencingToken, changes: Changes) -> Result<(), StoreError> {
         self.pause().await;
         let mut things = self.things();
+        if counted(&self.forgets) {
+            things.forget(group);
+        }
+        if !things.tokens.contains_key(group) {
+            return Err(StoreError::Forgotten { group: group.clone() });
+        }
         if things.tokens.get(group) != Some(&token.0) {
             return Err(StoreError::Fenced { group: group.clone(), token });
         }
