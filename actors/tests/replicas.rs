@@ -251,7 +251,9 @@ async fn one_whose_beats_do_not_get_through_stops_acting_before_its_lease_is_ove
     assert!(lost.iter().all(|group| mb.runs().contains(group)));
     // What it still ran, it stops as soon as it hears.
     a.beats_fail.store(false, Ordering::SeqCst);
+    let heard = Instant::now();
     until("it stopped", || !ma.runs().iter().any(|group| mb.runs().contains(group))).await;
+    assert!(heard.elapsed() <= Duration::from_secs(3), "{:?}", heard.elapsed());
     settled(&[("a", &ma), ("b", &mb)], 4, &[2, 2]).await;
     assert!(ma.front.directory.is_connected());
     work.finish(&earth, &mb).await;
