@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actors::actor::directory::{Command, Health};
+use actors::actor::front::Accepted;
 use actors::id::{GroupName, RunnerId, RunnerName};
 use actors::model::delivery::JobAction::{Completed, InProgress, Queued};
 use actors::model::runner::RunnerState;
@@ -220,4 +221,17 @@ async fn a_foreign_registration_that_bears_the_name_of_a_leak_stays() {
     until("the leak is gone", || earth.things().instances.is_empty()).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(earth.things().registered.contains_key(name.as_str()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_was_refused_and_recorded_all_the_same_is_served_when_it_comes_again() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 2)]).await;
+    until("it looked", || earth.things().listings > 0).await;
+    earth.lose_records.store(1, Ordering::SeqCst);
+    manager.try_deliver("q-1".into(), "octo", 1, Queued, None).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(manager.deliver("q-1".into(), "octo", 1, Queued, None).await, Accepted::Duplicate);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(earth.things().created.len(), 1, "not only with the next health check");
 }

@@ -511,3 +511,19 @@ async fn a_parked_group_shows_everywhere_and_can_be_reset_from_anywhere() {
     until("it runs again, there", || mb.runs() == [theirs.clone()]).await;
     until("a hears of it", || health() == actors::actor::directory::Health::Running).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_took_while_it_gave_no_answer_is_served_once_it_answers_again() {
+    let (earth, all) = (Earth::new(), groups(1, 2));
+    let a = Site::new(&earth, "a");
+    let ma = join(&a, &all).await;
+    until("it runs", || ma.runs().len() == 1).await;
+    until("it looked", || earth.things().listings > 0).await;
+    a.beats_fail.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    earth.lose_records.store(1, Ordering::SeqCst);
+    ma.try_deliver("q-1".into(), name(0).as_str(), 1, Queued, None).await.unwrap_err();
+    a.beats_fail.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(earth.things().created.len(), 1, "not only with the next health check");
+}

@@ -52,8 +52,13 @@ impl Front {
             Match::None { reason } => route.unmatched = Some(Box::new(unmatched(&delivery, reason))),
         }
         route.runner_group = delivery.event.runner.as_ref().and_then(|runner| self.directory.owner_of(&runner.name));
+        let named = [route.group.clone(), route.runner_group.clone()];
         match self.store.record(Arc::new(delivery), route).await? {
-            Recorded::Duplicate => Ok(Accepted::Duplicate),
+            Recorded::Duplicate => {
+                // It may have been recorded late, after its sender was refused, and nobody was told then.
+                named.iter().flatten().for_each(|group| self.directory.poke(group));
+                Ok(Accepted::Duplicate)
+            }
             Recorded::New(groups) => {
                 groups.iter().for_each(|group| self.directory.poke(group));
                 Ok(if groups.is_empty() { Accepted::Unmatched } else { Accepted::Accepted })

@@ -27,6 +27,9 @@ use crate::port::{Replicas, StoreError};
 const REBALANCE_GRACE: Duration = Duration::from_secs(30);
 /// How long they may take when this replica stops: the others wait for the group.
 const HAND_OVER_GRACE: Duration = Duration::from_secs(1);
+/// Beats after the store was away at which groups look into their inboxes: what was refused as too late may have been
+/// recorded all the same.
+const LOOKS: u8 = 3;
 /// Longest time of one call to the store: an answer that comes later is of no use.
 const CALL_DEADLINE: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 
@@ -103,6 +106,8 @@ pub(crate) struct State {
     beat_out: Option<JoinHandle<()>>,
     beat_again: bool,
     failing: bool,
+    /// After so many more beats, groups look into their inboxes unasked.
+    looks: u8,
     leaving: bool,
     garbled: bool,
     /// Ends what is out with this actor, however it ends.
@@ -127,6 +132,7 @@ impl Actor for ReplicaActor {
             beat_out: None,
             beat_again: false,
             failing: false,
+            looks: 0,
             leaving: false,
             garbled: false,
             ended: CancellationToken::new().drop_guard(),
@@ -216,6 +222,10 @@ impl State {
         report
     }
 
+    fn poke_all(&self) {
+        self.args.groups.iter().for_each(|group| self.args.directory.poke(group));
+    }
+
     /// One beat at a time. Once this replica leaves there are none: it would count as alive again.
     fn beat(&mut self, myself: &ActorRef<Msg>) {
         if self.leaving || self.beat_out.is_some() {
@@ -242,6 +252,11 @@ impl State {
             Ok(roster) => {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the other replicas know again that this one lives");
+                    self.looks = LOOKS;
+                }
+                if self.looks > 0 {
+                    self.looks -= 1;
+                    self.poke_all();
                 }
                 let before = std::mem::replace(&mut self.beat_at, began);
                 self.args.beats.renew(began);
@@ -440,7 +455,7 @@ impl State {
             Notice::Poke(group) => self.args.directory.poke(&group),
             Notice::Changed => self.beat_soon(myself),
             Notice::Missed => {
-                self.args.groups.iter().for_each(|group| self.args.directory.poke(group));
+                self.poke_all();
                 self.beat_soon(myself);
             }
             Notice::Message(text) => self.message(&text),

@@ -58,6 +58,8 @@ pub struct Earth {
     pub panics_for: Mutex<Option<GroupName>>,
     /// One observation of this group panics.
     pub panics_once: Mutex<Option<GroupName>>,
+    /// Answers to records get lost after they worked.
+    pub lose_records: AtomicU64,
     /// Answers to creates get lost after they worked.
     pub lose_creates: AtomicU64,
 }
@@ -283,6 +285,9 @@ impl Store for Earth {
             things.inbox.entry(target.clone()).or_default().insert(cursor, (Delivery::clone(&delivery), assigned));
             groups.push(target);
         }
+        if counted(&self.lose_records) {
+            return Err(StoreError::Unavailable("the answer is lost".into()));
+        }
         Ok(Recorded::New(groups))
     }
 
@@ -451,6 +456,17 @@ impl Manager {
         action: JobAction,
         runner: Option<&str>,
     ) -> Accepted {
+        self.try_deliver(id, group, job, action, runner).await.unwrap()
+    }
+
+    pub async fn try_deliver(
+        &self,
+        id: String,
+        group: &str,
+        job: u64,
+        action: JobAction,
+        runner: Option<&str>,
+    ) -> Result<Accepted, StoreError> {
         let facts = JobFacts {
             id: JobId(job),
             run_id: 1,
@@ -483,7 +499,7 @@ impl Manager {
             },
             matched: String::new(),
         };
-        self.front.accept(delivery).await.unwrap()
+        self.front.accept(delivery).await
     }
 }
 
