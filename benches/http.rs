@@ -1,9 +1,12 @@
-//! Signed webhooks of about 10 kB per second at 64 connections: the front over a store that answers at once, beside
-//! bare handlers that verify and parse and do nothing else, in one run. Server and load share the machine.
+//! Signed webhooks of about 10 kB per second at 64 connections: the front over each durable store and over one that
+//! answers at once, beside bare handlers that verify and parse and do nothing else, in one run. Every delivery has its own
+//! id; bodies are of many jobs, each signed. Server, Redis and load share the machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a bench may panic")]
 
 #[path = "../tests/support/fakes.rs"]
 mod fakes;
+#[path = "../tests/support/redis.rs"]
+mod redis;
 #[path = "../tests/support/web.rs"]
 mod web;
 
@@ -12,6 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use actors::actor::front::Front;
+use actors::id::{Cursor, GroupName, ManagerName, ReplicaId};
+use actors::model::group::GroupSnapshot;
+use actors::port::Store;
+use actors::port::store::Changes;
 use hmac::{Hmac, Mac};
 use poem::listener::TcpAcceptor;
 use poem::{Body, Endpoint, Request as PoemRequest, Route, endpoint::make, post};
@@ -22,14 +30,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use fakes::Fake;
+use redis::RedisServer;
+use runner_manager::store::Embedded;
+use runner_manager::store::redis::{Redis, Server as Place, Settings, Topology};
 use web::{Request, SECRET, Server};
 
 const CONNECTIONS: usize = 64;
+const JOBS: usize = 2000;
 const ROUND: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 3;
 
-/// The fixture, filled up with addresses as GitHub's payloads are.
-fn payload() -> String {
+/// A body and its signature.
+type Signed = (String, String);
+
+/// The fixture as the deliveries of many jobs, filled up with addresses as GitHub's payloads are.
+fn payloads() -> Vec<Signed> {
     let mut payload: Value = serde_json::from_str(include_str!("../tests/fixtures/workflow_job_queued.json")).unwrap();
     for i in 0.. {
         let url = format!("https://api.github.com/repos/octo-org/app/resources{i}{{/sha}}");
@@ -38,7 +53,14 @@ fn payload() -> String {
             break;
         }
     }
-    payload.to_string()
+    (0..JOBS)
+        .map(|job| {
+            payload["workflow_job"]["id"] = (1_000_000_000 + job).into();
+            let body = payload.to_string();
+            let signature = web::sign(body.as_bytes());
+            (body, signature)
+        })
+        .collect()
 }
 
 /// Verifies and parses with the same crates, without any bound.
@@ -67,25 +89,26 @@ fn serve(parse: fn(&[u8]) -> bool) -> SocketAddr {
 }
 
 /// Sends for one round; returns answers per second and the 50th and 99th percentile in microseconds.
-async fn load(address: SocketAddr, body: &Arc<String>, ids: &Arc<AtomicU64>) -> (f64, u128, u128) {
+async fn load(address: SocketAddr, payloads: &Arc<Vec<Signed>>, ids: &Arc<AtomicU64>) -> (f64, u128, u128) {
     let started = Instant::now();
     let end = started + ROUND;
-    let signature = web::sign(body.as_bytes());
     let tasks: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
-            let (body, ids, signature) = (Arc::clone(body), Arc::clone(ids), signature.clone());
+            let (payloads, ids) = (Arc::clone(payloads), Arc::clone(ids));
             tokio::spawn(async move {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 stream.set_nodelay(true).unwrap();
                 let mut buffer = vec![0; 4096];
                 let mut times = Vec::new();
                 while Instant::now() < end {
-                    let id = format!("d-{}", ids.fetch_add(1, Ordering::Relaxed));
+                    let n = ids.fetch_add(1, Ordering::Relaxed);
+                    let id = format!("{n:08x}-0000-11ef-8000-000000000000");
+                    let (body, signature) = &payloads[usize::try_from(n).unwrap() % JOBS];
                     let request = Request::new("POST", "/webhook")
                         .header("X-GitHub-Event", "workflow_job")
                         .header("X-GitHub-Delivery", &id)
                         .header("Content-Type", "application/json")
-                        .header("X-Hub-Signature-256", &signature);
+                        .header("X-Hub-Signature-256", signature);
                     let mut bytes = format!("{}Content-Length: {}\r\n\r\n", request.head(), body.len()).into_bytes();
                     bytes.extend_from_slice(body.as_bytes());
                     let sent = Instant::now();
@@ -108,31 +131,81 @@ async fn load(address: SocketAddr, body: &Arc<String>, ids: &Arc<AtomicU64>) -> 
     (times.len() as f64 / seconds, times[times.len() / 2].as_micros(), times[times.len() * 99 / 100].as_micros())
 }
 
+/// A front and the store behind it.
+struct Subject {
+    name: &'static str,
+    address: SocketAddr,
+    store: Option<Arc<dyn Store>>,
+}
+
+async fn front(name: &'static str, store: Arc<dyn Store>, fake: &Arc<Fake>, servers: &mut Vec<Server>) -> Subject {
+    let front = Front { store: Arc::clone(&store), ..fake.front(&[fakes::settings("octo-linux", 0, 10)]) };
+    let server = Server::start(front, web::settings(|_| {})).await;
+    let address = server.address;
+    servers.push(server);
+    Subject { name, address, store: Some(store) }
+}
+
+/// Works the inbox off as a group does, so that rounds do not weigh on each other.
+async fn work_off(store: &dyn Store) {
+    let group = GroupName::new("octo-linux").unwrap();
+    let token = store.acquire(&group).await.unwrap();
+    let mut cursor = Cursor(0);
+    while let Some(last) = store.inbox(&group, cursor, 256).await.unwrap().last() {
+        cursor = last.cursor;
+        let snapshot = Some(GroupSnapshot { cursor, ..GroupSnapshot::default() });
+        store.save(&group, token, Changes { snapshot, ..Changes::default() }).await.unwrap();
+    }
+}
+
+fn on_redis(server: &RedisServer, fake: &Arc<Fake>) -> Arc<dyn Store> {
+    let topology = Topology::Single { host: "127.0.0.1".to_owned(), port: server.port() };
+    let place = Place { topology, tls: None, username: None, password: None, database: 0 };
+    let settings = Settings::new(place, ManagerName::new("bench").unwrap(), ReplicaId::on_host("bench", 1));
+    Arc::new(Redis::open(settings, fake.clone()).unwrap())
+}
+
 #[tokio::main]
 async fn main() {
-    let body = Arc::new(payload());
+    let payloads = Arc::new(payloads());
     let ids = Arc::new(AtomicU64::new(0));
     let fake = Fake::new();
-    let server = Server::start(fake.front(&[fakes::settings("octo-linux", 0, 10)]), web::settings(|_| {})).await;
+    let dir = tempfile::tempdir().unwrap();
+    let everysec = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    let always = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut servers = Vec::new();
+    let bare_whole = serve(|body| serde_json::from_slice::<Value>(body).is_ok());
+    let bare_dropped = serve(|body| serde_json::from_slice::<IgnoredAny>(body).is_ok());
+    let embedded = Arc::new(Embedded::open(dir.path(), fake.clone()).unwrap());
     let subjects = [
-        ("bare, parsed whole", serve(|body| serde_json::from_slice::<Value>(body).is_ok())),
-        ("bare, parsed and dropped", serve(|body| serde_json::from_slice::<IgnoredAny>(body).is_ok())),
-        ("the front", server.address),
+        Subject { name: "bare, parsed whole", address: bare_whole, store: None },
+        Subject { name: "bare, parsed and dropped", address: bare_dropped, store: None },
+        front("an instant store", fake.clone(), &fake, &mut servers).await,
+        front("embedded store", embedded, &fake, &mut servers).await,
+        front("Redis, everysec", on_redis(&everysec, &fake), &fake, &mut servers).await,
+        front("Redis, always", on_redis(&always, &fake), &fake, &mut servers).await,
     ];
-    println!("{} bytes per delivery, {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND:?}", body.len());
-    let mut best = [0.0_f64; 3];
+    println!("{} bytes per delivery, {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND:?}", payloads[0].0.len());
+    let mut best = [0.0_f64; 6];
     for round in 1..=ROUNDS {
-        for (i, (name, address)) in subjects.iter().enumerate() {
-            let (rate, p50, p99) = load(*address, &body, &ids).await;
-            best[i] = best[i].max(rate);
-            println!("round {round}: {name:<26} {rate:>8.0}/s   p50 {p50:>6} us   p99 {p99:>6} us");
+        for (best, subject) in best.iter_mut().zip(&subjects) {
+            let (rate, p50, p99) = load(subject.address, &payloads, &ids).await;
+            *best = best.max(rate);
+            println!("round {round}: {:<26} {rate:>8.0}/s   p50 {p50:>6} us   p99 {p99:>6} us", subject.name);
+            if let Some(store) = &subject.store {
+                work_off(store.as_ref()).await;
+            }
         }
         let mut things = fake.things();
         things.deliveries = Vec::new();
         things.routes = Vec::new();
         things.webhooks = Vec::new();
     }
-    println!("the front / bare, parsed whole:       {:.2}", best[2] / best[0]);
-    println!("the front / bare, parsed and dropped: {:.2}", best[2] / best[1]);
-    server.stop().await;
+    println!("best of {ROUNDS} rounds, beside what is bare:        parsed whole   parsed and dropped");
+    for (rate, subject) in best.iter().zip(&subjects).skip(2) {
+        println!("{:<40} {rate:>8.0}/s {:>8.2} {:>18.2}", subject.name, rate / best[0], rate / best[1]);
+    }
+    for server in servers {
+        server.stop().await;
+    }
 }
