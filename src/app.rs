@@ -12,6 +12,7 @@ use actors::actor::front::Front;
 use actors::actor::lease::Lease;
 use actors::actor::listings::Listings;
 use actors::actor::supervisor::{GroupSpec, Service, System, SystemSpec};
+use actors::id::ReplicaId;
 use actors::port::backend::Owner;
 use actors::port::store::Horizon;
 use actors::port::{Backend, Clock, Store};
@@ -94,7 +95,7 @@ impl App {
             lease: Lease::default(),
         };
         let pruning = tokio::spawn(prune(Arc::clone(&store), Arc::clone(&clock), config.job_retention));
-        let front = http_service(&config, front, metrics, listener)?;
+        let front = http_service(&config, front, metrics, listener, id.as_ref().map(|id| id.id().clone()))?;
         let spec =
             SystemSpec { manager: config.name.clone(), world, directory, groups, services: vec![front], replicas };
         let system = System::start(spec).await.map_err(|error| StartError::System(error.to_string()))?;
@@ -182,6 +183,7 @@ fn http_service(
     front: Front,
     metrics: Arc<Metrics>,
     listener: TcpListener,
+    replica: Option<ReplicaId>,
 ) -> Result<Service, StartError> {
     let mut keys: Vec<ApiKey> = config
         .api_keys
@@ -211,6 +213,7 @@ fn http_service(
             metrics_public: config.metrics_public,
             render_metrics: Arc::new(move || metrics.render()),
             version: env!("CARGO_PKG_VERSION"),
+            replica,
             limits: limits(),
         }),
         shutdown_grace: config.shutdown_grace,

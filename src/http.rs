@@ -20,6 +20,7 @@ mod webhook;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::id::ReplicaId;
 use actors::model::secret::Secret;
 
 pub use auth::{ApiKey, Role};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Version of the program.
     pub version: &'static str,
+    /// This replica; none: it shares the groups with nobody.
+    pub replica: Option<ReplicaId>,
     /// Bounds on sizes, counts and times.
     pub limits: Limits,
 }

@@ -235,19 +235,25 @@ async fn every_replica_answers_for_every_group_and_passes_messages_on() {
         let runner = answer["runner"].as_str().unwrap().to_owned();
         // Whoever is asked sees it.
         for port in [first, second] {
-            let shown = fleet.api(port, &format!("/runners/{runner}")).await;
-            assert_eq!(shown["group"], *group, "{shown}");
+            fleet
+                .until("the runner is seen", async |fleet| {
+                    let shown = fleet.try_api(port, &format!("/runners/{runner}")).await;
+                    shown.is_ok_and(|shown| shown["group"] == *group)
+                })
+                .await;
         }
         let (status, answer) = fleet.message(second, &group, "drain").await;
         assert_eq!(status, 202, "{group}: {answer}");
     }
-    let mut names = BTreeSet::new();
+    let (mut names, mut owners) = (BTreeSet::new(), BTreeSet::new());
     for port in [first, second] {
         let groups = fleet.api(port, "/groups").await;
         names.insert(groups.as_array().unwrap().iter().map(|g| g["name"].to_string()).collect::<Vec<_>>());
-        assert!(groups.as_array().unwrap().iter().all(|g| g["health"]["status"] == "running"), "{groups:#}");
+        owners.insert(groups.as_array().unwrap().iter().map(|g| g["replica"].to_string()).collect::<Vec<_>>());
+        assert!(groups.as_array().unwrap().iter().all(|g| g["health"] == "running"), "{groups:#}");
     }
-    assert_eq!(names.len(), 1);
+    assert_eq!((names.len(), owners.len()), (1, 1), "both say the same");
+    assert_eq!(owners.iter().flatten().collect::<BTreeSet<_>>().len(), 2, "{owners:?}");
     // An error of the owner passes through as well.
     let (status, answer) = fleet.message(first, "g0", "nonsense").await;
     assert_eq!(status, 422, "{answer}");

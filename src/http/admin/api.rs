@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use actors::actor::directory::{Command, Refused};
-use actors::id::{GroupName, JobId, RunnerName};
+use actors::id::{GroupName, JobId, ReplicaId, RunnerName};
 use actors::model::group::GroupSnapshot;
 use actors::model::job::{Job, JobStatus};
 use actors::model::runner::{Runner, RunnerState};
@@ -55,7 +55,13 @@ impl Api {
             let name = &entry.settings.name;
             let snapshot = self.snapshot(name).await?;
             let none = Counts::default();
-            groups.push(GroupView::new(&entry, &snapshot, counts.get(name).unwrap_or(&none), self.0.front.clock.now()));
+            groups.push(GroupView::new(
+                &entry,
+                self.me(),
+                &snapshot,
+                counts.get(name).unwrap_or(&none),
+                self.0.front.clock.now(),
+            ));
         }
         Ok(Json(groups))
     }
@@ -67,7 +73,7 @@ impl Api {
         let name = &entry.settings.name;
         let snapshot = self.snapshot(name).await?;
         let counts = self.counts(Some(name)).await?.remove(name).unwrap_or_default();
-        Ok(Json(GroupView::new(&entry, &snapshot, &counts, self.0.front.clock.now())))
+        Ok(Json(GroupView::new(&entry, self.me(), &snapshot, &counts, self.0.front.clock.now())))
     }
 
     /// Sends a message to a group; the answer comes when the group has taken it.
@@ -196,6 +202,10 @@ impl Api {
                 Err(unavailable())
             }
         }
+    }
+
+    fn me(&self) -> Option<&ReplicaId> {
+        self.0.settings.replica.as_ref()
     }
 
     async fn snapshot(&self, group: &GroupName) -> Result<GroupSnapshot, Problem> {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use actors::actor::directory::{Entry, Health, Outcome};
+use actors::actor::directory::{Entry, Health, Outcome, Owner};
+use actors::id::ReplicaId;
 use actors::model::group::GroupSnapshot;
 use actors::model::job::{Job, JobStatus, TimelineEntry};
 use actors::model::runner::{Runner, RunnerState};
@@ -133,6 +134,8 @@ pub(super) struct GroupView {
     pub(super) health: HealthView,
     /// What its actor failed with last, when it is parked.
     pub(super) health_error: Option<String>,
+    /// The replica that runs it, where several share the groups; absent while none does.
+    pub(super) replica: Option<String>,
     /// Whether it could request one more runner.
     pub(super) has_capacity: bool,
     /// Whether it creates no runners until it is resumed.
@@ -231,7 +234,19 @@ pub(super) struct Counts {
 }
 
 impl GroupView {
-    pub(super) fn new(entry: &Entry, snapshot: &GroupSnapshot, counts: &Counts, now: Timestamp) -> Self {
+    /// `me`: this replica, where several share the groups.
+    pub(super) fn new(
+        entry: &Entry,
+        me: Option<&ReplicaId>,
+        snapshot: &GroupSnapshot,
+        counts: &Counts,
+        now: Timestamp,
+    ) -> Self {
+        let replica = match &entry.owner {
+            Owner::Me => me,
+            Owner::Other(replica) => Some(replica),
+            Owner::Nobody => None,
+        };
         let (health, health_error) = match &entry.health {
             Health::Running => (HealthView::Running, None),
             Health::Starting => (HealthView::Starting, None),
@@ -261,6 +276,7 @@ impl GroupView {
             },
             health,
             health_error,
+            replica: replica.map(ToString::to_string),
             has_capacity: entry.has_capacity,
             drained: snapshot.drained,
             runners: existing().map(|(state, n)| (state.as_str().to_owned(), n)).collect(),
