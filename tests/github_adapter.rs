@@ -285,7 +285,7 @@ async fn downloads_are_asked_for_once_and_a_missing_one_says_what_there_is() {
 #[tokio::test]
 async fn failed_downloads_are_asked_for_again() {
     let server = MockServer::start().await;
-    Mock::given(any()).respond_with(ResponseTemplate::new(502)).up_to_n_times(1).mount(&server).await;
+    Mock::given(any()).respond_with(ResponseTemplate::new(502)).up_to_n_times(3).mount(&server).await;
     Mock::given(any()).respond_with(downloads()).mount(&server).await;
     let client = client(&server.uri());
     assert_eq!(outcome(&client, "runner_download").await.0, "unknown");

@@ -10,7 +10,7 @@ use actors::port::github::Budget;
 use actors::port::{GitHubError, Observation, Observer};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, LOCATION, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use octocrab::{OctoBody, Octocrab};
 use tokio::time::Instant;
@@ -252,7 +252,11 @@ impl Transport {
             Failure::passing(GitHubError::Unknown(format!("{request} failed: {}", causes(error))))
         };
         let (parts, body) = self.octocrab.send(sent).await.map_err(|error| unknown(&error))?.into_parts();
-        let body = Limited::new(body, BODY_MAX).collect().await.map_err(|error| unknown(&*error))?.to_bytes();
+        let body = Limited::new(body, BODY_MAX).collect().await.map_err(|error| {
+            // An answer that is too large will be so again.
+            Failure { passing: !error.is::<LengthLimitError>(), ..unknown(&*error) }
+        })?;
+        let body = body.to_bytes();
         Ok(Answer { request, status: parts.status, headers: parts.headers, body })
     }
 

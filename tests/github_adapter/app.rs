@@ -105,7 +105,9 @@ async fn an_app_that_is_not_installed_or_cannot_sign_in_says_so() {
     let server = MockServer::start().await;
     let client = app(&server, None, KEY).unwrap();
     let error = client.list_runners(&organization()).await.unwrap_err();
-    assert_eq!(error.to_string(), "not found at GitHub: GET /orgs/octo-org/installation answered 404 Not Found");
+    let text = "not found at GitHub: GitHub App 4711 is not installed for organization octo-org: \
+                GET /orgs/octo-org/installation answered 404 Not Found";
+    assert_eq!(error.to_string(), text);
     let error = client.list_runners(&enterprise()).await.unwrap_err();
     assert_eq!(error.kind(), "invalid");
     assert!(error.to_string().contains("enterprise octo-corp"), "{error}");
