@@ -96,7 +96,7 @@ impl Limits {
     pub(super) fn note(&self, account: &str, operation: &'static str, left: &Left) {
         let mut state = self.state();
         state.resources.insert(operation, left.resource);
-        let (Some(limit), Some(resets_at)) = (left.limit, left.resets_at) else { return };
+        let (Some(limit @ 1..), Some(resets_at)) = (left.limit, left.resets_at) else { return };
         let resets = Instant::now() + left.resets_in;
         let key = (account.to_owned(), left.resource);
         match state.primary.get_mut(&key) {

@@ -10,6 +10,7 @@ use actors::model::settings::Scope;
 use actors::port::GitHubError;
 use actors::port::github::{Hook, Records, RepositoryName, Sent, SentDelivery};
 use async_trait::async_trait;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -27,6 +28,8 @@ use super::wire::{self, scope_path};
 const OPEN: [&str; 5] = ["queued", "in_progress", "waiting", "requested", "pending"];
 /// GitHub shows no more runs of one status.
 const RUNS_MAX: usize = 1000;
+/// Runs that one reconciliation looks into at once.
+const RUNS_AT_ONCE: usize = 4;
 /// Entries per page; GitHub's maximum.
 const PER_PAGE: usize = 100;
 /// Pages of hooks that are looked at: an owner has 250 hooks at most, 20 for each event.
@@ -197,19 +200,21 @@ impl Records for Client {
             let listing = self.rest.list_until::<wire::Runs>(&about, &path, |runs| runs.len() >= most).await?;
             runs.extend(listing.items.into_iter().take(most).map(|run| (run.id, run.repository)));
         }
-        let mut events = Vec::new();
-        for (run, found) in runs {
+        let about = &about;
+        let look = |(run, found): (u64, Repository)| async move {
             self.repositories.keep(repository, &found);
             let path = format!("/actions/runs/{run}/jobs?filter=latest");
-            let listing = match self.rest.list::<wire::Jobs>(&about, &path).await {
-                Err(GitHubError::NotFound(_)) => continue,
+            let listing = match self.rest.list::<wire::Jobs>(about, &path).await {
+                Err(GitHubError::NotFound(_)) => return Ok(Vec::new()),
                 listing => listing?,
             };
             let jobs: BTreeMap<u64, Job> = listing.items.into_iter().map(|job| (job.id, job)).collect();
             let told = jobs.into_values().map(|job| job.into_event(&found, scope));
-            events.extend(told.filter(|event| event.action != JobAction::Completed));
-        }
-        Ok(events)
+            Ok(told.filter(|event| event.action != JobAction::Completed).collect())
+        };
+        let looks = stream::iter(runs).map(look).buffered(RUNS_AT_ONCE);
+        let events: Vec<Vec<JobEvent>> = looks.try_collect().await?;
+        Ok(events.into_iter().flatten().collect())
     }
 
     async fn hook(&self, scope: &Scope, address: &str) -> Result<Option<Hook>, GitHubError> {

@@ -1,9 +1,10 @@
 //! One request, one answer: deadline, bounded size, redirects, limits, pages that did not change. Only reading is
 //! repeated.
 
+use std::collections::HashSet;
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actors::port::github::Budget;
@@ -27,6 +28,8 @@ const API_VERSION: &str = "2022-11-28";
 const BODY_MAX: usize = 32 << 20;
 /// Redirects that are followed, as after a repository was renamed.
 const REDIRECTS_MAX: usize = 3;
+/// Places that are told of when they moved.
+const MOVED_MAX: usize = 1000;
 /// How often reading is repeated after it failed.
 const RETRIES: u32 = 2;
 
@@ -83,6 +86,8 @@ pub(super) struct Transport {
     pages: Pages,
     /// GitHub's clock minus ours, in seconds, when it last answered.
     skew: AtomicI64,
+    /// Places that were told to have moved.
+    moved: Mutex<HashSet<String>>,
     observer: Arc<dyn Observer>,
     /// Name of the credential in metrics.
     credential: String,
@@ -103,6 +108,7 @@ impl Transport {
             gateway: Gateway::new(settings.max_concurrency),
             pages: Pages::default(),
             skew: AtomicI64::new(0),
+            moved: Mutex::default(),
             observer,
             credential: settings.name.clone(),
         })
@@ -209,10 +215,25 @@ impl Transport {
                 let text = format!("{} was redirected to {location:?}: is the base URL right?", answer.request);
                 return Err(Failure::lasting(GitHubError::Invalid(text)));
             };
+            self.tell_of_move(&call.path, &next);
             path = next;
         }
         let text = format!("{} {} was redirected more than {REDIRECTS_MAX} times", call.method, call.path);
         Err(Failure::lasting(GitHubError::Unknown(text)))
+    }
+
+    /// Tells an operator once of what has another name now: webhooks use only the new one.
+    fn tell_of_move(&self, from: &str, to: &str) {
+        let place = from.split('/').take(4).collect::<Vec<_>>().join("/");
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if moved.len() < MOVED_MAX && moved.insert(place.clone()) {
+            tracing::warn!(
+                place,
+                to,
+                "GitHub has this under another name now: calls follow, but its webhooks match no group until the \
+                 configuration has the new name"
+            );
+        }
     }
 
     fn within_server(&self, location: &str) -> Option<String> {
