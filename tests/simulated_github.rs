@@ -342,7 +342,7 @@ async fn the_rate_limit_is_counted_and_enforced() {
 
 #[tokio::test]
 async fn limits_are_counted_by_resource_and_start_anew() {
-    let settings = Settings { registration_limit: 1, rate_window: Duration::from_secs(1), ..Settings::default() };
+    let settings = Settings { registration_limit: Some(1), rate_window: Duration::from_secs(1), ..Settings::default() };
     let stage = Stage::set(settings).await;
     let generate = format!("{RUNNERS}/generate-jitconfig");
     let body = |name: &str| json!({"name": name, "runner_group_id": 1, "labels": ["linux"]});

@@ -248,12 +248,13 @@ impl SimulatedGitHub {
         self.shared.lock().faults = faults::Faults::default();
     }
 
-    /// How many requests may be made in a window from now on.
+    /// How many requests may be made in a window from now on; of [`Resource::Registration`], from now on a resource of
+    /// its own.
     pub fn set_limit(&self, resource: Resource, limit: u64) {
         let mut world = self.shared.lock();
         match resource {
             Resource::Core => world.settings.rate_limit = limit,
-            Resource::Registration => world.settings.registration_limit = limit,
+            Resource::Registration => world.settings.registration_limit = Some(limit),
         }
     }
 

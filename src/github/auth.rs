@@ -245,8 +245,8 @@ impl App {
         }
         let id = self.id;
         GitHubError::Forbidden(format!(
-            "the installation of GitHub App {id} for {scope} is suspended: an owner can unsuspend it in the settings, \
-             under installed GitHub Apps: {text}"
+            "the installation of GitHub App {id} for {scope} is suspended: who suspended it, an owner of the account \
+             or of the App, can unsuspend it in their settings: {text}"
         ))
     }
 }

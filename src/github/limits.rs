@@ -165,7 +165,7 @@ impl Limits {
             let known = LimitState { limit, remaining, resets_at, ..row(account, resource) };
             rows.insert((account, resource), known);
         }
-        for ((account, resource), _) in &state.pauses {
+        for (account, resource) in state.pauses.keys() {
             let resource = resource.unwrap_or(CORE);
             rows.entry((account, resource)).or_insert_with(|| row(account, resource));
         }

@@ -159,7 +159,7 @@ async fn a_refused_app_says_whether_it_is_its_key_its_id_or_the_clock() {
 async fn hooks_that_cannot_be_told_apart_are_an_error_and_hidden_ones_are_none() {
     let server = MockServer::start().await;
     let hook = |id, url: &str| json!({"id": id, "config": {"url": url}});
-    let hooks = json!([hook(1, "https://a.invalid/webhook"), hook(2, "https://b.invalid/webhook/"), {"id": 3}]);
+    let hooks = json!([hook(1, "https://a.invalid/webhook"), hook(2, "https://b.invalid/webhook/"), hook(3, "https://c.invalid/webhook/other"), {"id": 4}]);
     let listed = ResponseTemplate::new(200).set_body_json(hooks);
     Mock::given(path("/orgs/octo-org/hooks")).respond_with(listed).mount(&server).await;
     let client = super::client(&server.uri());

@@ -48,7 +48,8 @@ async fn a_wrong_key_and_a_suspended_installation_say_what_is_wrong_and_end_with
     let wrong_key = "GitHub refuses the credential: the private key does not belong to GitHub App 4711: check the \
                      App's id, or make a new key in the App's settings: GET /orgs/octo-org/installation answered 401";
     let suspended = "a permission at GitHub is missing: the installation of GitHub App 4711 for organization octo-org \
-                     is suspended: an owner can unsuspend it in the settings, under installed GitHub Apps: ";
+                     is suspended: who suspended it, an owner of the account or of the App, can unsuspend it in their \
+                     settings: ";
     for (trouble, text) in [(AppTrouble::WrongKey, wrong_key), (AppTrouble::Suspended, suspended)] {
         let client = app(&stage);
         stage.github.set_app_trouble(trouble);

@@ -33,7 +33,7 @@ async fn crowd(client: &Arc<Client>, size: usize) {
 /// A refusal by `fault` with 7 seconds; whether registrations, another resource, go on meanwhile.
 async fn obeys(fault: fn(Duration) -> Fault, status: u16, registers: bool) {
     let wait = Duration::from_secs(7);
-    let stage = Stage::set(Settings::default()).await;
+    let stage = Stage::set(Settings { registration_limit: Some(100), ..Settings::default() }).await;
     let client = client(&stage);
     // So that the adapter knows what registrations count against.
     client.generate_jit_config(&registration(1)).await.unwrap();

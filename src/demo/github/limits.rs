@@ -9,16 +9,20 @@ use super::rest::Answer;
 use super::settings::random_hex;
 use super::state::{Resource, World};
 
-/// What calls of `operation` are counted against.
-pub(super) fn resource(operation: Operation) -> Resource {
-    if operation == Operation::GenerateJitConfig { Resource::Registration } else { Resource::Core }
-}
+/// What may be registered in a window by other means.
+const REGISTRATIONS: u64 = 10_000;
 
 impl World {
+    /// What calls of `operation` are counted against.
+    pub(super) fn resource(&self, operation: Operation) -> Resource {
+        let own = self.settings.registration_limit.is_some();
+        if operation == Operation::GenerateJitConfig && own { Resource::Registration } else { Resource::Core }
+    }
+
     fn limit(&self, resource: Resource) -> u64 {
         match resource {
             Resource::Core => self.settings.rate_limit,
-            Resource::Registration => self.settings.registration_limit,
+            Resource::Registration => self.settings.registration_limit.unwrap_or(REGISTRATIONS),
         }
     }
 
@@ -59,7 +63,7 @@ impl World {
 
     /// The headers that every answer has; those that `answer` has already stay.
     pub(super) fn standard_headers(&self, operation: Operation, answer: &mut Answer) {
-        let resource = resource(operation);
+        let resource = self.resource(operation);
         let (limit, used) = self.used(resource);
         let date = self.now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         let headers = [

@@ -9,12 +9,12 @@ use poem::{Endpoint, Request, Response};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::api;
 use super::faults::Fault;
 use super::log::{Operation, RequestRecord};
 use super::service;
 use super::socket::Lines;
 use super::state::{AppTrouble, Scope, Shared, World};
-use super::{api, limits};
 
 /// Largest body that is read, in bytes.
 const BODY_MAX: usize = 1 << 20;
@@ -169,7 +169,7 @@ fn admit(world: &mut World, request: &Request, mut call: Call, body: &[u8]) -> A
     if let Some(moved) = moved(world, request.method().as_str(), &call.whole) {
         return moved;
     }
-    let resource = limits::resource(call.operation);
+    let resource = world.resource(call.operation);
     if call.operation != Operation::RateLimit && !world.spend(resource) {
         return Answer::error(403, "API rate limit exceeded");
     }

@@ -37,9 +37,9 @@ pub struct Settings {
     pub lost_after: Duration,
     /// Requests a credential may make in a window; beyond it they are answered 403. Default 15,000.
     pub rate_limit: u64,
-    /// Just-in-time configs a credential may ask for in a window: the resource `actions_runner_registration`.
-    /// Default 10,000.
-    pub registration_limit: u64,
+    /// Just-in-time configs a credential may ask for in a window, when they are a resource of their own,
+    /// `actions_runner_registration`. Default none: they count like everything else.
+    pub registration_limit: Option<u64>,
     /// How long a limit's window is. Default an hour, as at GitHub.
     pub rate_window: Duration,
     /// Whose the webhook is. Default the organization's.
@@ -68,7 +68,7 @@ impl Default for Settings {
             offline_after: Duration::from_secs(5),
             lost_after: Duration::from_secs(60),
             rate_limit: 15_000,
-            registration_limit: 10_000,
+            registration_limit: None,
             rate_window: Duration::from_secs(3600),
             hook_owner: HookOwner::Organization,
             clock_ahead: 0,
