@@ -29,6 +29,7 @@ use crate::store::replica_id::HeldId;
 use crate::{config, http};
 
 mod credentials;
+pub mod online;
 mod store;
 
 use credentials::Accesses;
