@@ -1,6 +1,8 @@
 //! The admin API, health, metrics and the pages over a real socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
+#[path = "http_admin/budget.rs"]
+mod budget;
 #[path = "support/fakes.rs"]
 mod fakes;
 #[path = "support/system.rs"]

@@ -115,8 +115,8 @@ impl Api {
 
     /// What may still be asked of GitHub, for each credential, and what keeps it from being asked.
     #[oai(path = "/github", method = "get", operation_id = "list_github_budgets")]
-    async fn github(&self, _caller: Data<&Caller>) -> Json<Vec<BudgetView>> {
-        Json((self.0.settings.github_budgets)().into_iter().map(BudgetView::from).collect())
+    async fn github(&self, _caller: Data<&Caller>) -> Result<Json<Vec<BudgetView>>, Problem> {
+        Ok(Json((self.0.settings.github_budgets)().into_iter().map(BudgetView::from).collect()))
     }
 
     /// Runners, by name.
