@@ -43,6 +43,7 @@ fn answer(request: &Request) -> (u16, Option<Value>) {
             {"os": "linux", "architecture": "x64", "download_url": "https://x.invalid/a", "filename": "a"}
         ]),
         ("GET", "installation") => json!({"id": 99}),
+        ("GET", "rate_limit") => json!({}),
         ("GET", "runs") if request.url.query().unwrap_or_default().contains("queued") => {
             json!({"total_count": 1, "workflow_runs": [run()]})
         }
@@ -107,6 +108,13 @@ async fn call_everything(client: &Client, scope: &Scope) {
     client.runner_download(scope, Os::Linux, Arch::X64).await.unwrap();
 }
 
+/// Asks what the credential may do.
+async fn probe_everything(client: &Client, scope: &Scope) {
+    client.probe_credential().await.unwrap();
+    client.probe_runners(scope).await.unwrap();
+    client.probe_runner_group(&group(scope.clone())).await.unwrap();
+}
+
 /// Calls each method of the port that remembers.
 async fn remember_everything(client: &Client, scope: &Scope) {
     let repository = RepositoryName { owner: "octo".to_owned(), name: "app".to_owned() };
@@ -129,12 +137,14 @@ async fn every_request_is_one_that_github_describes() {
     let none = [Scope::Organization("empty".to_owned()), Scope::Enterprise("empty".to_owned())];
     for scope in [organization(), repository(), enterprise()].iter().chain(&none) {
         call_everything(&client(&server.uri()), scope).await;
+        probe_everything(&client(&server.uri()), scope).await;
     }
     let key = Secret::new(include_str!("support/app-key.pem").to_owned());
     let credential = Credential::App { app_id: 1, private_key: key, installation_id: None };
     let app = Client::new(Settings::new(server.uri(), credential), Arc::new(Recorder::default())).unwrap();
     for scope in [Scope::Organization("other".to_owned()), repository()] {
         app.list_runners(&scope).await.unwrap();
+        probe_everything(&app, &scope).await;
         remember_everything(&app, &scope).await;
     }
     for scope in [organization(), repository()] {
@@ -148,8 +158,9 @@ async fn every_request_is_one_that_github_describes() {
         validate_request(&spec, method, path, request.url.query(), body.as_ref()).unwrap();
         let (status, answered) = answer(&request);
         // Some are answered with no more than what is read: the simulated GitHub's answers are whole.
-        let brief =
-            ["/installation", "/repositories", "/runs", "/jobs", "/hooks"].iter().any(|part| path.contains(part));
+        let brief = ["/installation", "/rate_limit", "/repositories", "/runs", "/jobs", "/hooks"]
+            .iter()
+            .any(|part| path.contains(part));
         if !brief {
             validate_response(&spec, method, path, status, answered.as_ref()).unwrap();
         }
@@ -176,6 +187,7 @@ async fn every_request_is_one_that_github_describes() {
         "GET /orgs/octo-org/hooks/3/deliveries",
         "POST /repos/octo/app/hooks/3/deliveries/12/attempts",
         "GET /app/hook/config",
+        "GET /rate_limit",
         "GET /app/hook/deliveries",
         "POST /app/hook/deliveries/12/attempts",
     ] {

@@ -1,11 +1,15 @@
 //! The real binary with two credentials: one that fails leaves the groups of the other unharmed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
+#[allow(dead_code, reason = "other tests use other parts")]
+#[path = "support/redis.rs"]
+mod redis;
 #[path = "support/service.rs"]
 mod service;
 
 use std::time::Duration;
 
+use redis::RedisServer;
 use runner_manager::demo::github::{AppTrouble, JobRequest, JobStatus};
 use serde_json::{Value, json};
 use service::Site;
@@ -65,5 +69,27 @@ async fn a_credential_that_fails_is_told_at_its_group_and_harms_no_other() {
         site.kill();
     }
     site.start(&config).await;
+    site.until_no_trace().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_are_shared_through_redis_keep_their_credential_and_a_revoked_token_is_told() {
+    let redis = RedisServer::start();
+    let mut site = Site::new().await;
+    let config = site.config(2, |config| {
+        two_credentials(config);
+        config["redis_url"] = json!(redis.url());
+        config["github_token"] = json!("ghp_revoked");
+    });
+    site.start(&config).await;
+    site.queue(1, Duration::from_millis(50));
+    site.github.queue_job(JobRequest::new(["self-hosted", "app"], Duration::from_millis(50)));
+    site.until("the App's job is done", async |site| site.done() == 1).await;
+    site.until("the token's group says why its job is not", async |site| {
+        let told = site.api("/groups/octo-test").await["last_error"].to_string();
+        told.contains("the token is wrong, has expired or was revoked")
+    })
+    .await;
+    assert_eq!(site.api("/groups/octo-app").await["last_error"], Value::Null);
     site.until_no_trace().await;
 }

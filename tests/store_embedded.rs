@@ -12,7 +12,7 @@ use actors::model::job::JobStatus;
 use actors::model::runner::RunnerState;
 use actors::port::store::{Changes, JobFilter, Recorded, RunnerFilter};
 use actors::port::{Observation, Observer, Store, StoreError};
-use runner_manager::store::{Embedded, OpenError};
+use runner_manager::store::{DirState, Embedded, OpenError};
 use rusqlite::Connection;
 
 #[path = "contract/store/samples.rs"]
@@ -116,6 +116,28 @@ async fn a_store_that_is_dropped_lets_go_of_its_directory() {
     };
     let store: Arc<dyn Store> = Arc::new(store);
     assert_eq!(queue(&store, "d-1", 1, &group("octo")).await, Recorded::Duplicate);
+}
+
+#[tokio::test]
+async fn looking_at_a_directory_leaves_it_as_it_is_and_its_owner_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("a/b");
+    assert_eq!(Embedded::look(&dir).unwrap(), DirState::Missing);
+    assert!(!temp.path().join("a").exists());
+    let store = open(&dir);
+    assert_eq!(Embedded::look(&dir).unwrap(), DirState::InUse(format!("process {}", std::process::id())));
+    store.probe().await.unwrap();
+    store.close().await;
+    let files = || std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let before = files();
+    assert_eq!(Embedded::look(&dir).unwrap(), DirState::Free);
+    assert_eq!(files(), before);
+    open(&dir).close().await;
+    let file = temp.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    assert!(matches!(Embedded::look(&file).unwrap_err(), OpenError::NotADirectory(_)));
+    assert!(matches!(Embedded::look(&file.join("below")).unwrap_err(), OpenError::Create { .. }));
+    assert!(matches!(Embedded::look(Path::new("/proc/1")).unwrap_err(), OpenError::Access { .. }));
 }
 
 #[test]
