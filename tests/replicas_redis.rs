@@ -162,6 +162,24 @@ async fn who_does_not_say_that_it_lives_loses_everything() {
 }
 
 #[tokio::test]
+async fn one_that_died_before_the_server_s_clock_was_set_back_does_not_outlive_its_lease() {
+    let redis = RedisServer::start();
+    let octo = group("octo");
+    let [dead, live] = ["dead", "live"].map(|name| replica_for(single(&redis), name, Duration::from_millis(300)));
+    beat(&dead).await;
+    assert_eq!(dead.claim(&octo).await, Ok(true));
+    // As it stands after the clock went back by an hour.
+    let until = redis.cli(&["zscore", "{runner-manager:octo}:replicas", "dead"]).parse::<f64>().unwrap() + 3.6e9;
+    redis.cli(&["zadd", "{runner-manager:octo}:replicas", &until.to_string(), "dead"]);
+    let start = Instant::now();
+    while beat(&live).await.replicas.len() == 2 {
+        assert!(start.elapsed() < PATIENCE, "it still counts as alive");
+    }
+    assert!(start.elapsed() > Duration::from_millis(200), "not before its time");
+    assert_eq!(live.claim(&octo).await, Ok(true));
+}
+
+#[tokio::test]
 async fn the_owner_of_a_group_and_nobody_else_hears_of_its_deliveries() {
     let redis = RedisServer::start();
     let [a, b] = two(|| single(&redis)).await;
@@ -202,6 +220,16 @@ async fn messages_arrive_as_they_were_sent() {
 async fn messages_arrive_in_a_cluster() {
     let cluster = Cluster::start();
     messages_arrive(|| support::cluster(&cluster)).await;
+}
+
+#[tokio::test]
+async fn messages_arrive_in_a_cluster_also_where_another_node_has_the_keys_now() {
+    let cluster = Cluster::start();
+    let [a, b] = two(|| support::cluster(&cluster)).await;
+    cluster.move_slot_of("{runner-manager:octo}:replicas");
+    beat(&a).await;
+    assert_eq!(a.send(b.me(), "moved".to_owned()).await, Ok(true));
+    assert_eq!(hear(&b).await, Notice::Message("moved".to_owned()));
 }
 
 #[tokio::test]

@@ -99,28 +99,11 @@ async fn after_the_master_was_killed_writes_go_on_and_nothing_acknowledged_is_lo
 
 #[tokio::test]
 async fn keys_that_moved_to_another_node_are_followed() {
-    let mut cluster = Cluster::start();
+    let cluster = Cluster::start();
     let store = open(settings(support::cluster(&cluster), "octo", "a"));
     let octo = group("octo");
     queue(&store, "d-1", 1, &octo).await;
-    let key = "{runner-manager:octo}:jobs";
-    let slot = cluster.nodes()[0].cli(&["cluster", "keyslot", key]);
-    let ids = cluster.nodes().each_ref().map(|node| node.cli(&["cluster", "myid"]));
-    let has = |node: &RedisServer| !node.cli(&["cluster", "countkeysinslot", &slot]).starts_with('0');
-    let from = cluster.nodes().iter().position(has).unwrap();
-    let to = (from + 1) % 3;
-    let nodes = cluster.nodes();
-    assert_eq!(nodes[to].cli(&["cluster", "setslot", &slot, "importing", &ids[from]]), "OK");
-    assert_eq!(nodes[from].cli(&["cluster", "setslot", &slot, "migrating", &ids[to]]), "OK");
-    let keys = nodes[from].cli(&["cluster", "getkeysinslot", &slot, "100"]);
-    let port = nodes[to].port().to_string();
-    let mut migrate = vec!["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"];
-    migrate.extend(keys.lines());
-    assert_eq!(nodes[from].cli(&migrate), "OK");
-    for node in [to, from, 3 - to - from] {
-        assert_eq!(nodes[node].cli(&["cluster", "setslot", &slot, "node", &ids[to]]), "OK");
-    }
+    cluster.move_slot_of("{runner-manager:octo}:jobs");
     queue(&store, "d-2", 2, &octo).await;
     assert_eq!(samples::ids(&inbox(&store, &octo).await), ["d-1", "d-2"]);
-    assert!(has(&nodes[to]) && !has(&nodes[from]));
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::Redis;
-use super::script::{BEAT, CLAIM, Call, LEAVE, RELEASE};
+use super::script::{BEAT, CLAIM, Call, LEAVE, RELEASE, SEND};
 
 #[async_trait]
 impl Replicas for Redis {
@@ -54,10 +54,8 @@ impl Replicas for Redis {
     }
 
     async fn send(&self, to: &ReplicaId, message: String) -> Result<bool, StoreError> {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(format!("{}to:{to}", self.access.connector().prefix())).arg(format!("msg {message}"));
-        let heard = self.ask_command(command).await?;
-        Ok(matches!(heard, Value::Int(1..)))
+        let heard = self.ask(Call::new(&SEND).arg(to.as_str()).arg(message)).await?;
+        Ok(heard == Value::Int(1))
     }
 
     async fn next(&self) -> Notice {
