@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actors::id::{GroupName, ReplicaId};
+use actors::id::{GroupName, JobId, ReplicaId};
 use actors::model::delivery::JobAction;
 use actors::port::replicas::{LEASE, Notice, Replicas, Report, Roster};
 use actors::port::store::{Changes, Recorded};
@@ -276,6 +276,18 @@ async fn a_connection_that_does_not_hear_this_process_itself_is_made_anew() {
     assert!(started.elapsed() > Duration::from_secs(3), "not at the first silence");
     assert_eq!(a.send(a.me(), "1".to_owned()).await, Ok(true));
     assert_eq!(hear(&a).await, Notice::Message("1".to_owned()));
+}
+
+#[tokio::test]
+async fn saying_that_one_lives_does_not_wait_behind_reads() {
+    let redis = RedisServer::start();
+    let a = replica(&redis, "a");
+    beat(&a).await;
+    let reads = futures_util::future::join_all((0..2000).map(|n| a.job(JobId(n))));
+    let (report, octo) = (Report::default(), group("octo"));
+    let (reads, beaten, claimed) = tokio::join!(reads, a.beat(&report), a.claim(&octo));
+    assert!(reads.iter().any(Result::is_err), "more reads than may wait");
+    assert_eq!((beaten.map(|roster| roster.replicas.len()), claimed), (Ok(1), Ok(true)));
 }
 
 #[tokio::test]

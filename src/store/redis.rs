@@ -60,6 +60,8 @@ use crate::store::codec::{CodecError, Snapshot};
 
 /// Most entries of each kind that one step of pruning deletes.
 const PRUNE_STEP: u64 = 500;
+/// Most connections for what must not wait.
+const URGENT_CONNECTIONS: u32 = 2;
 /// Most bytes kept of an entry that was set aside.
 const SET_ASIDE_BODY_MAX: usize = 64 << 10;
 
@@ -67,6 +69,8 @@ const SET_ASIDE_BODY_MAX: usize = 64 << 10;
 pub struct Redis {
     observer: Arc<dyn Observer>,
     access: Arc<Access>,
+    /// For what must not wait behind reads: a replica that cannot say that it lives loses its groups.
+    urgent: Access,
     lane: Arc<Lane>,
     running: watch::Receiver<()>,
     closed: AtomicBool,
@@ -90,6 +94,7 @@ impl Redis {
         let channel = format!("{prefix}to:{}", settings.replica);
         let connector = Arc::new(Connector::new(settings.server, prefix, settings.connect_timeout)?);
         let listener = Listener::new(Arc::clone(&connector), channel, settings.connect_timeout);
+        let urgent = Access::new(Arc::clone(&connector), URGENT_CONNECTIONS, settings.timeout);
         let access = Arc::new(Access::new(connector, settings.connections, settings.timeout));
         let lane = Arc::new(Lane::default());
         let (alive, running) = watch::channel(());
@@ -102,6 +107,7 @@ impl Redis {
         Ok(Self {
             observer,
             access,
+            urgent,
             lane,
             running,
             closed: AtomicBool::new(false),
@@ -127,10 +133,18 @@ impl Redis {
     }
 
     async fn ask_command(&self, command: Cmd) -> Result<Value, StoreError> {
+        self.ask_over(&self.access, command).await
+    }
+
+    async fn ask_urgently(&self, call: Call) -> Result<Value, StoreError> {
+        self.ask_over(&self.urgent, call.command(self.access.connector().prefix())).await
+    }
+
+    async fn ask_over(&self, access: &Access, command: Cmd) -> Result<Value, StoreError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(lane::closed());
         }
-        self.access.ask(command).await
+        access.ask(command).await
     }
 
     fn parse<T: FromRedisValue>(&self, value: Value) -> Result<T, StoreError> {

@@ -21,7 +21,7 @@ impl Replicas for Redis {
     async fn beat(&self, report: &Report) -> Result<Roster, StoreError> {
         let text = serde_json::to_string(report).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let call = Call::new(&BEAT).arg(self.me.as_str()).arg(self.lease.as_micros().to_string()).arg(text);
-        let answer = self.ask(call).await?;
+        let answer = self.ask_urgently(call).await?;
         self.listener.beaten();
         let (live, owners): (Vec<(String, String)>, Vec<(String, String)>) = self.parse(answer)?;
         let mut replicas = BTreeMap::new();
@@ -41,20 +41,20 @@ impl Replicas for Redis {
     }
 
     async fn claim(&self, group: &GroupName) -> Result<bool, StoreError> {
-        let answer = self.ask(Call::new(&CLAIM).arg(group.as_str()).arg(self.me.as_str())).await?;
+        let answer = self.ask_urgently(Call::new(&CLAIM).arg(group.as_str()).arg(self.me.as_str())).await?;
         Ok(answer == Value::Int(1))
     }
 
     async fn release(&self, group: &GroupName) -> Result<(), StoreError> {
-        self.ask(Call::new(&RELEASE).arg(group.as_str()).arg(self.me.as_str())).await.map(drop)
+        self.ask_urgently(Call::new(&RELEASE).arg(group.as_str()).arg(self.me.as_str())).await.map(drop)
     }
 
     async fn leave(&self) -> Result<(), StoreError> {
-        self.ask(Call::new(&LEAVE).arg(self.me.as_str())).await.map(drop)
+        self.ask_urgently(Call::new(&LEAVE).arg(self.me.as_str())).await.map(drop)
     }
 
     async fn send(&self, to: &ReplicaId, message: String) -> Result<bool, StoreError> {
-        let heard = self.ask(Call::new(&SEND).arg(to.as_str()).arg(message)).await?;
+        let heard = self.ask_urgently(Call::new(&SEND).arg(to.as_str()).arg(message)).await?;
         Ok(heard == Value::Int(1))
     }
 
