@@ -60,7 +60,7 @@ use crate::store::codec::{CodecError, Snapshot};
 
 /// Most entries of each kind that one step of pruning deletes.
 const PRUNE_STEP: u64 = 500;
-/// Most connections for what must not wait.
+/// Connections for what must not wait: one to say that this process lives, one more for its farewell.
 const URGENT_CONNECTIONS: u32 = 2;
 /// Most bytes kept of an entry that was set aside.
 const SET_ASIDE_BODY_MAX: usize = 64 << 10;

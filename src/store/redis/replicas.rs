@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::Redis;
+use super::lane::Kind;
 use super::script::{BEAT, CLAIM, Call, LEAVE, RELEASE, SEND};
 
 #[async_trait]
@@ -41,12 +42,12 @@ impl Replicas for Redis {
     }
 
     async fn claim(&self, group: &GroupName) -> Result<bool, StoreError> {
-        let answer = self.ask_urgently(Call::new(&CLAIM).arg(group.as_str()).arg(self.me.as_str())).await?;
+        let answer = self.write(Call::new(&CLAIM).arg(group.as_str()).arg(self.me.as_str()), Kind::Plain).await?;
         Ok(answer == Value::Int(1))
     }
 
     async fn release(&self, group: &GroupName) -> Result<(), StoreError> {
-        self.ask_urgently(Call::new(&RELEASE).arg(group.as_str()).arg(self.me.as_str())).await.map(drop)
+        self.write(Call::new(&RELEASE).arg(group.as_str()).arg(self.me.as_str()), Kind::Plain).await.map(drop)
     }
 
     async fn leave(&self) -> Result<(), StoreError> {
@@ -54,7 +55,7 @@ impl Replicas for Redis {
     }
 
     async fn send(&self, to: &ReplicaId, message: String) -> Result<bool, StoreError> {
-        let heard = self.ask_urgently(Call::new(&SEND).arg(to.as_str()).arg(message)).await?;
+        let heard = self.ask(Call::new(&SEND).arg(to.as_str()).arg(message)).await?;
         Ok(heard == Value::Int(1))
     }
 
