@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use actors::model::delivery::JobAction;
 use actors::model::group::GroupSnapshot;
 use actors::port::Store;
+use actors::port::replicas::{Replicas, Report};
 use actors::port::store::{Changes, StoreError};
+use runner_manager::store::Redis;
 use runner_manager::store::redis::Settings;
 
 #[path = "support/passage.rs"]
@@ -21,7 +23,7 @@ mod support;
 
 use redis::{Cluster, RedisServer, SERVICE, Sentinels};
 use samples::*;
-use support::{open, settings};
+use support::{Quiet, open, settings};
 
 /// Longest wait for something that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,6 +97,41 @@ async fn after_the_master_was_killed_writes_go_on_and_nothing_acknowledged_is_lo
     let lost: Vec<_> = acknowledged.iter().filter(|id| !there.contains(id.as_str())).collect();
     assert!(lost.is_empty(), "{lost:?}");
     assert_eq!(store.group(&octo).await.unwrap().unwrap().failures, saved);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_was_replaced_while_it_slept_is_not_read_when_it_wakes() {
+    let sentinels = Sentinels::start();
+    let open = |replica: &str| {
+        let quick = Settings {
+            timeout: Duration::from_millis(300),
+            ..settings(support::sentinels(&sentinels), "octo", replica)
+        };
+        Arc::new(Redis::open(quick, Arc::new(Quiet)).unwrap())
+    };
+    let (store, octo) = (open("a"), group("octo"));
+    // Connections to the old master, of each kind.
+    store.beat(&Report::default()).await.unwrap();
+    store.probe().await.unwrap();
+    futures_util::future::join_all((0..20).map(|_| store.group(&octo))).await;
+    let old = sentinels.master_port();
+    sentinels.server(old).pause();
+    redis::until("another one is the master", || (sentinels.master_port() != old, String::new()));
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = store.beat(&Report::default()).await {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+    let other = open("b");
+    queue(&(other.clone() as Arc<dyn Store>), "d-1", 1, &octo).await;
+    sentinels.server(old).resume();
+    let store: Arc<dyn Store> = store;
+    for _ in 0..20 {
+        assert_eq!(samples::ids(&inbox(&store, &octo).await), ["d-1"]);
+    }
+    // Nor is it written.
+    queue(&store, "d-2", 2, &octo).await;
+    let other: Arc<dyn Store> = other;
+    assert_eq!(samples::ids(&inbox(&other, &octo).await), ["d-1", "d-2"]);
 }
 
 #[tokio::test]

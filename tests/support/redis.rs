@@ -254,6 +254,11 @@ impl Sentinels {
         self.servers.iter_mut().find(|server| server.port == port).unwrap()
     }
 
+    /// The server at a port, whatever it is now.
+    pub fn server(&self, port: u16) -> &RedisServer {
+        self.servers.iter().find(|server| server.port == port).unwrap()
+    }
+
     /// Kills the master; returns its port, which [`Self::master_port`] no longer gives after the fail-over.
     pub fn kill_master(&mut self) -> u16 {
         let master = self.master();
