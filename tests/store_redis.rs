@@ -110,6 +110,20 @@ async fn a_group_may_be_called_as_a_key_of_the_store() {
     assert_eq!(redis.cli(&["zcard", &key("inbox:received")]), "0");
 }
 
+#[tokio::test]
+async fn a_delivery_does_not_wait_for_the_connection_of_a_read() {
+    let redis = RedisServer::start();
+    let passage = Passage::to(redis.port()).await;
+    let store = open(Settings { connections: 2, ..settings(support::through(&passage), "octo", "a") });
+    let octo = group("octo");
+    let reads = || futures_util::future::join_all((0..20).map(|_| store.group(&octo)));
+    assert!(reads().await.iter().all(Result::is_ok));
+    passage.hold();
+    let (reads, recorded) = tokio::join!(reads(), try_queue(&store, "d-1", 1));
+    assert!(reads.iter().all(Result::is_err), "no connection is left to them");
+    assert_eq!(recorded, Ok(Recorded::New(vec![octo.clone()])));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_save_that_is_carried_out_late_changes_nothing_that_was_saved_after_it() {
     let redis = RedisServer::start();
