@@ -1,6 +1,6 @@
 //! The actor that shares the groups with other replicas: says that this one lives, claims groups and gives them up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::actor::group::GroupMsg;
 use crate::actor::lease::Lease;
 use crate::actor::messenger::{Message, Messenger};
 use crate::actor::supervisor::SupervisorMsg;
-use crate::id::GroupName;
+use crate::id::{GroupName, ReplicaId};
 use crate::machine::placement;
 use crate::port::replicas::{BEAT_EVERY, LEASE, Notice, Report, Roster};
 use crate::port::{Replicas, StoreError};
@@ -30,6 +30,8 @@ const HAND_OVER_GRACE: Duration = Duration::from_secs(1);
 /// Beats after the store was away at which groups look into their inboxes: what was refused as too late may have been
 /// recorded all the same.
 const LOOKS: u8 = 3;
+/// So many of the last commands that others sent are remembered: a message may arrive twice.
+const ASKED_MAX: usize = 1024;
 /// Longest time of one call to the store: an answer that comes later is of no use.
 const CALL_DEADLINE: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 
@@ -110,6 +112,8 @@ pub(crate) struct State {
     looks: u8,
     leaving: bool,
     garbled: bool,
+    /// The last commands that others sent, oldest first.
+    asked: VecDeque<(ReplicaId, u64)>,
     /// Ends what is out with this actor, however it ends.
     ended: DropGuard,
 }
@@ -135,6 +139,7 @@ impl Actor for ReplicaActor {
             looks: 0,
             leaving: false,
             garbled: false,
+            asked: VecDeque::new(),
             ended: CancellationToken::new().drop_guard(),
         };
         state.listen(&myself);
@@ -466,6 +471,14 @@ impl State {
         match serde_json::from_str(text) {
             Ok(Message::Answer { id, answer }) => self.args.messenger.answered(id, answer),
             Ok(Message::Ask { id, from, group, command }) => {
+                let asked = (from.clone(), id);
+                if self.asked.contains(&asked) {
+                    return;
+                }
+                if self.asked.len() >= ASKED_MAX {
+                    self.asked.pop_front();
+                }
+                self.asked.push_back(asked);
                 let (directory, messenger) = (self.args.directory.clone(), Arc::clone(&self.args.messenger));
                 self.task(async move {
                     let answer = directory.command_here(group.as_str(), command).await;
