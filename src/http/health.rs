@@ -24,14 +24,20 @@ impl Probe {
         {
             return answers;
         }
+        let failed_before = matches!(*last, Some((_, false)));
         let answers = match timeout(deadline, app.front.store.probe()).await {
             Ok(Ok(())) => true,
+            // Said once: probes come all the time.
             Ok(Err(error)) => {
-                tracing::warn!(%error, "not ready: the store does not take writes");
+                if !failed_before {
+                    tracing::warn!(%error, "not ready: the store does not take writes");
+                }
                 false
             }
             Err(_) => {
-                tracing::warn!(?deadline, "not ready: the store does not answer");
+                if !failed_before {
+                    tracing::warn!(?deadline, "not ready: the store does not answer");
+                }
                 false
             }
         };
