@@ -1,6 +1,6 @@
 //! The actor that shares the groups with other replicas: says that this one lives, claims groups and gives them up.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ const CALL_DEADLINE: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 /// How long a group is left alone whose owner did not say that it gives it up: a store that was emptied shows no owner
 /// either, and an owner that lives claims its groups again with its next beat.
 const CLAIM_AFTER: Duration = Duration::from_secs(2);
+/// Most names of groups in a log line.
+const SHOWN_MAX: usize = 10;
 /// How long one that has given everything up is still seen to live, so that the others see that it left of its own.
 const FAREWELL: Duration = Duration::from_millis(300);
 
@@ -114,6 +116,8 @@ pub(crate) struct State {
     garbled: bool,
     /// The last commands that others sent, oldest first.
     asked: VecDeque<(ReplicaId, u64)>,
+    /// Groups of others that are not in this replica's configuration.
+    foreign: BTreeSet<GroupName>,
     /// Ends what is out with this actor, however it ends.
     ended: DropGuard,
 }
@@ -140,6 +144,7 @@ impl Actor for ReplicaActor {
             leaving: false,
             garbled: false,
             asked: VecDeque::new(),
+            foreign: BTreeSet::new(),
             ended: CancellationToken::new().drop_guard(),
         };
         state.listen(&myself);
@@ -265,6 +270,7 @@ impl State {
                 }
                 let before = std::mem::replace(&mut self.beat_at, began);
                 self.args.beats.renew(began);
+                self.note_foreign(&roster);
                 if !self.leaving {
                     self.follow(myself, began, &roster, before.elapsed() < LEASE);
                     self.roster = roster;
@@ -329,6 +335,25 @@ impl State {
         for group in hand_over.into_iter().filter(free).take(moves).collect::<Vec<_>>() {
             self.end(myself, &group, Phase::HandingOver, REBALANCE_GRACE);
         }
+    }
+
+    /// Says which groups of others are not in this replica's configuration, when that changed.
+    fn note_foreign(&mut self, roster: &Roster) {
+        let mine: BTreeSet<&GroupName> = self.args.groups.iter().collect();
+        let theirs = roster.replicas.values().flat_map(|report| &report.groups);
+        let foreign: BTreeSet<GroupName> = theirs.filter(|group| !mine.contains(group)).cloned().collect();
+        if foreign == self.foreign {
+            return;
+        }
+        if !foreign.is_empty() {
+            let groups: Vec<&str> = foreign.iter().take(SHOWN_MAX).map(GroupName::as_str).collect();
+            tracing::warn!(
+                count = foreign.len(),
+                groups = groups.join(", "),
+                "other replicas have groups that are not in the configuration of this one: their jobs are not matched when they are delivered here: give all the same configuration"
+            );
+        }
+        self.foreign = foreign;
     }
 
     /// Notes since when groups have no owner, and when they may be claimed: at once when their owner left, or handed
