@@ -164,7 +164,7 @@ async fn start(data: &std::path::Path, latency: Duration) -> Running {
         manager,
         world,
         directory: directory.clone(),
-        groups: vec![GroupSpec { settings, backend: Arc::new(Told(base, tell)) }],
+        groups: vec![GroupSpec { settings, backend: Arc::new(Told(base, tell)), listings: None }],
         services: vec![],
         replicas: None,
     };

@@ -10,12 +10,11 @@ use actors::actor::directory::Directory;
 use actors::actor::effect::World;
 use actors::actor::front::Front;
 use actors::actor::lease::Lease;
-use actors::actor::listings::Listings;
 use actors::actor::supervisor::{GroupSpec, Service, System, SystemSpec};
 use actors::id::ReplicaId;
 use actors::port::backend::Owner;
 use actors::port::store::Horizon;
-use actors::port::{Backend, Clock, Store};
+use actors::port::{Backend, Clock, Observer, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,14 +22,17 @@ use tokio_util::task::TaskTracker;
 use crate::backend::{base, process};
 use crate::clock::SystemClock;
 use crate::config::BackendSettings;
-use crate::config::{Config, GitHubCredential, GroupConfig};
+use crate::config::{Config, GroupConfig};
 use crate::http::auth::{ApiKey, Role, ensure_admin_key};
 use crate::metrics::Metrics;
 use crate::store::replica_id::HeldId;
-use crate::{config, github, http};
+use crate::{config, http};
 
+mod credentials;
+pub mod online;
 mod store;
 
+use credentials::Accesses;
 use store::Opened;
 
 /// How long delivery ids are remembered, as long as github.com keeps its own history.
@@ -74,9 +76,12 @@ impl App {
         let Opened { store, replicas, id } = store::open(&config, &metrics).await?;
         let listener = listen(config.listen)?;
         let address = listener.local_addr().map_err(|error| StartError::System(format!("listen: {error}")))?;
-        let github = github(&config, &metrics)?;
+        let observer: Arc<dyn Observer> = metrics.clone();
+        let accesses = Accesses::new(&config, &observer, &clock)?;
+        let first = accesses.first()?;
 
-        let groups: Vec<GroupSpec> = config.groups.iter().map(|group| group_spec(&config, group)).collect();
+        let groups = config.groups.iter().map(|group| group_spec(&config, group, &accesses));
+        let groups: Vec<GroupSpec> = groups.collect::<Result<_, StartError>>()?;
         let directory = Directory::new(groups.iter().map(|group| Arc::clone(&group.settings)));
         let front = Front {
             directory: directory.clone(),
@@ -85,8 +90,8 @@ impl App {
             observer: metrics.clone(),
         };
         let world = World {
-            listings: Arc::new(Listings::new(github.clone(), Arc::clone(&clock))),
-            github,
+            listings: Arc::clone(&first.listings),
+            github: first.client.clone(),
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
             observer: metrics.clone(),
@@ -95,7 +100,7 @@ impl App {
             lease: Lease::default(),
         };
         let pruning = tokio::spawn(prune(Arc::clone(&store), Arc::clone(&clock), config.job_retention));
-        let front = http_service(&config, front, metrics, listener, id.as_ref().map(|id| id.id().clone()))?;
+        let front = http_service(&config, front, metrics, accesses, listener, id.as_ref().map(|id| id.id().clone()))?;
         let spec =
             SystemSpec { manager: config.name.clone(), world, directory, groups, services: vec![front], replicas };
         let system = System::start(spec).await.map_err(|error| StartError::System(error.to_string()))?;
@@ -145,24 +150,14 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     Ok(listener)
 }
 
-fn github(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<github::Client>, StartError> {
-    let credential = match &config.github_credential {
-        GitHubCredential::Token(token) => github::Credential::Token(token.duplicate()),
-        GitHubCredential::App { app_id, private_key, installation_id } => github::Credential::App {
-            app_id: *app_id,
-            private_key: private_key.duplicate(),
-            installation_id: *installation_id,
-        },
-    };
-    let settings = github::Settings::new(&config.github_base_url, credential);
-    let client =
-        github::Client::new(settings, metrics.clone()).map_err(|error| StartError::Config(error.to_string()))?;
-    Ok(Arc::new(client))
+fn group_spec(config: &Config, group: &GroupConfig, accesses: &Accesses) -> Result<GroupSpec, StartError> {
+    let listings = Some(Arc::clone(&accesses.get(&group.github_credential)?.listings));
+    Ok(GroupSpec { settings: Arc::new(group.settings.clone()), backend: backend(config, group), listings })
 }
 
-fn group_spec(config: &Config, group: &GroupConfig) -> GroupSpec {
+fn backend(config: &Config, group: &GroupConfig) -> Arc<dyn Backend> {
     let owner = Owner { manager: config.name.clone(), group: group.settings.name.clone() };
-    let backend: Arc<dyn Backend> = match &group.backend {
+    match &group.backend {
         BackendSettings::Process { command, working_dir, env, stop_grace } => {
             let settings = process::Settings {
                 command: command.clone(),
@@ -174,14 +169,14 @@ fn group_spec(config: &Config, group: &GroupConfig) -> GroupSpec {
         }
         // Refused before: `App::start` looks at `unavailable_backends` first.
         BackendSettings::Base | BackendSettings::Unavailable { .. } => Arc::new(base::Base::new(owner)),
-    };
-    GroupSpec { settings: Arc::new(group.settings.clone()), backend }
+    }
 }
 
 fn http_service(
     config: &Config,
     front: Front,
     metrics: Arc<Metrics>,
+    accesses: Accesses,
     listener: TcpListener,
     replica: Option<ReplicaId>,
 ) -> Result<Service, StartError> {
@@ -212,6 +207,7 @@ fn http_service(
             keys,
             metrics_public: config.metrics_public,
             render_metrics: Arc::new(move || metrics.render()),
+            github_budgets: Arc::new(move || accesses.budgets()),
             version: env!("CARGO_PKG_VERSION"),
             replica,
             limits: limits(),

@@ -7,7 +7,8 @@ use actors::port::replicas::LEASE;
 
 use crate::config::duration::show;
 use crate::config::{
-    BackendSettings, Config, GitHubCredential, GroupConfig, RedisConfig, RedisNode, RedisTopology, RedisUrl,
+    BackendSettings, Config, CredentialConfig, GitHubCredential, GroupConfig, RedisConfig, RedisNode, RedisTopology,
+    RedisUrl,
 };
 
 /// Shortest secret that does not draw a warning, in bytes.
@@ -22,7 +23,10 @@ pub fn describe(config: &Config) -> String {
         let _ = writeln!(text, "{label:<14}{value}");
     };
     line("manager", format!("{}, listening on {}", config.name, config.listen));
-    line("github", format!("{}, by {}", config.github_base_url, credential(&config.github_credential)));
+    match &config.github_credentials[..] {
+        [only] if only.name == "default" => line("github", credential(only)),
+        several => several.iter().for_each(|one| line("github", format!("{}: {}", one.name, credential(one)))),
+    }
     line("webhooks", webhooks(config));
     line("admin api", admin_api(config));
     line(
@@ -65,8 +69,8 @@ pub fn describe(config: &Config) -> String {
     text
 }
 
-fn credential(credential: &GitHubCredential) -> String {
-    match credential {
+fn credential(config: &CredentialConfig) -> String {
+    let by = match &config.credential {
         GitHubCredential::Token(_) => "a personal access token".to_owned(),
         GitHubCredential::App { app_id, installation_id: Some(id), .. } => {
             format!("GitHub App {app_id}, installation {id}")
@@ -74,7 +78,8 @@ fn credential(credential: &GitHubCredential) -> String {
         GitHubCredential::App { app_id, installation_id: None, .. } => {
             format!("GitHub App {app_id}, its installation found for each organization")
         }
-    }
+    };
+    format!("{}, by {by}", config.base_url)
 }
 
 fn webhooks(config: &Config) -> String {
@@ -138,6 +143,9 @@ fn describe_group(group: &GroupConfig, text: &mut String) {
         let _ = writeln!(text, "  {label:<12}{value}");
     };
     line("serves", serves(settings));
+    if group.github_credential != "default" {
+        line("credential", group.github_credential.clone());
+    }
     line("runs-on", format!("[{}]", settings.runner_labels().join(", ")));
     line("runners", format!("min {}, max {}, priority {}", settings.min, settings.max, settings.priority));
     line(
@@ -222,11 +230,17 @@ pub fn warnings(config: &Config) -> Vec<String> {
             warnings.push(format!("the API key {:?} is shorter than {SECRET_MIN} characters", key.name));
         }
     }
-    if insecure(&config.github_base_url) {
-        warnings.push(format!(
-            "{} is not https: the GitHub credential crosses the network in clear",
-            config.github_base_url
-        ));
+    for credential in &config.github_credentials {
+        if insecure(&credential.base_url) {
+            let warning =
+                format!("{} is not https: the GitHub credential crosses the network in clear", credential.base_url);
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        if !config.groups.is_empty() && config.groups.iter().all(|group| group.github_credential != credential.name) {
+            warnings.push(format!("no group uses the GitHub credential {:?}", credential.name));
+        }
     }
     if config.redis.as_ref().is_some_and(|redis| password_in_clear(&redis.url)) {
         warnings.push("redis_url has no TLS: its password and the state cross the network in clear".to_owned());

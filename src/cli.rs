@@ -31,7 +31,7 @@ pub enum Command {
     /// Show the whole service at work on this machine, with a simulated GitHub and nothing to install
     Demo(DemoArgs),
     /// Validate a configuration and print what it means
-    Check(ConfigArgs),
+    Check(CheckArgs),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// Print a completion script for a shell
@@ -50,6 +50,17 @@ pub struct ConfigArgs {
     /// The configuration file [env: CONFIG_FILE]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// What is validated.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Also ask GitHub, the store and each backend whether they would serve, without making anything there
+    #[arg(long)]
+    pub online: bool,
 }
 
 /// How the demo goes.

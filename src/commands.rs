@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::app::online::{self, Verdict};
 use crate::app::{self, App, StartError};
-use crate::cli::{Cli, Command, ConfigArgs, DemoArgs, exit};
+use crate::cli::{CheckArgs, Cli, Command, ConfigArgs, DemoArgs, exit};
 use crate::config::{self, Config, LogFormat, LogLevel};
 use crate::demo::{self, RunningService};
 use crate::{check, telemetry};
@@ -86,10 +87,22 @@ fn load(args: ConfigArgs) -> Result<Config, Failure> {
     config::load(file.as_deref(), &config::process_environment).map_err(|errors| Failure::usage(errors.to_string()))
 }
 
-fn check_config(args: ConfigArgs) -> Result<(), Failure> {
-    let config = load(args)?;
+fn check_config(args: CheckArgs) -> Result<(), Failure> {
+    let config = load(args.config)?;
     print(&check::describe(&config))?;
-    Ok(app::supported(&config)?)
+    app::supported(&config)?;
+    if args.online { block_on(check_online(&config)) } else { Ok(()) }
+}
+
+async fn check_online(config: &Config) -> Result<(), Failure> {
+    let findings = online::check(config).await?;
+    let lines: String = findings.iter().map(|finding| format!("  {finding}\n")).collect();
+    print(&format!("\nonline\n{lines}"))?;
+    match findings.iter().filter(|finding| finding.verdict == Verdict::Error).count() {
+        0 => Ok(()),
+        1 => Err(Failure::failed("1 thing is wrong: see the line that begins with \"error\"")),
+        wrong => Err(Failure::failed(format!("{wrong} things are wrong: see the lines that begin with \"error\""))),
+    }
 }
 
 async fn serve(args: ConfigArgs) -> Result<(), Failure> {

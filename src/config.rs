@@ -8,11 +8,13 @@
 //! - `${VAR}` is not expanded, and no `.env` file is read.
 //! - A variable that is set but empty counts as not set. Texts, numbers, booleans and durations are
 //!   taken as they are; lists (`RUNNER_GROUPS`, `API_KEYS`) are JSON or YAML.
-//! - Secrets may come from the file that `<KEY>_FILE` names; line breaks at its end are cut.
+//! - Secrets, and lists that hold some (`API_KEYS`), may come from the file that `<KEY>_FILE` names; line breaks at its
+//!   end are cut.
 
 mod backend;
 mod build;
 mod clouds;
+mod credentials;
 pub(crate) mod duration;
 mod env;
 mod error;
@@ -69,8 +71,9 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     /// Base of GitHub's REST API, without a slash at the end. Default `https://api.github.com`.
     pub github_base_url: String,
-    /// How to log in at GitHub.
-    pub github_credential: GitHubCredential,
+    /// How to log in at GitHub, by unique names: first that of the top level, if there is one. Each group's is among
+    /// them.
+    pub github_credentials: Vec<CredentialConfig>,
     /// Signs the webhooks; absent only with [`Config::allow_unsigned_webhooks`].
     pub github_webhook_secret: Option<Secret>,
     /// Whether unsigned webhooks are taken; only ever true without a secret. Default false.
@@ -108,6 +111,17 @@ impl Config {
     }
 }
 
+/// A credential for GitHub, and where it counts.
+#[derive(Debug)]
+pub struct CredentialConfig {
+    /// Its name, for groups and metrics; that of the top level is `default`.
+    pub name: String,
+    /// Base of GitHub's REST API, without a slash at the end. Default [`Config::github_base_url`].
+    pub base_url: String,
+    /// How to log in.
+    pub credential: GitHubCredential,
+}
+
 /// How to log in at GitHub.
 #[derive(Debug)]
 pub enum GitHubCredential {
@@ -142,6 +156,8 @@ pub struct GroupConfig {
     pub settings: GroupSettings,
     /// What its backend needs to know.
     pub backend: BackendSettings,
+    /// Name of its credential.
+    pub github_credential: String,
 }
 
 /// Reads the file at `path` and the environment; without a path the environment alone.

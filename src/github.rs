@@ -8,6 +8,7 @@ mod job;
 mod limits;
 mod pages;
 mod places;
+mod probe;
 mod records;
 mod rest;
 mod runner_group;
@@ -29,7 +30,9 @@ use http::Method;
 use thiserror::Error;
 use tokio::time::Instant;
 
+pub use probe::Rights;
 use rest::{Rest, Scoped};
+pub use runner_group::RunnerGroupState;
 use single_flight::SingleFlight;
 
 /// How long the list of runner downloads is kept.

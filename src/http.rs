@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use actors::id::ReplicaId;
 use actors::model::secret::Secret;
+use actors::port::github::Budget;
 
 pub use auth::{ApiKey, Role};
 pub use front::{Args, HttpFront, HttpMsg, spawn, stop};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub metrics_public: bool,
     /// Renders the metrics as Prometheus text.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// What may still be asked of GitHub, for each credential.
+    pub github_budgets: Arc<dyn Fn() -> Vec<Budget> + Send + Sync>,
     /// Version of the program.
     pub version: &'static str,
     /// This replica; none: it shares the groups with nobody.

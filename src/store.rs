@@ -49,5 +49,5 @@ pub mod embedded;
 pub mod redis;
 pub mod replica_id;
 
-pub use embedded::{Embedded, OpenError};
+pub use embedded::{DirState, Embedded, OpenError};
 pub use redis::Redis;

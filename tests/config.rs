@@ -13,7 +13,7 @@ use std::time::Duration;
 use actors::model::settings::{Arch, Os, Scope};
 use runner_manager::check;
 use runner_manager::config::{
-    self, BackendSettings, Config, ConfigErrors, GitHubCredential, LogLevel, RedisTopology, Role,
+    self, BackendSettings, Config, ConfigErrors, CredentialConfig, GitHubCredential, LogLevel, RedisTopology, Role,
 };
 
 fn none(_: &str) -> Option<String> {
@@ -55,6 +55,13 @@ fn single(config: &Config) -> String {
     }
 }
 
+/// The only credential, that of the top level.
+fn only(config: &Config) -> &CredentialConfig {
+    let [only] = &config.github_credentials[..] else { panic!("{:?}", config.github_credentials) };
+    assert_eq!(only.name, "default");
+    only
+}
+
 #[test]
 fn a_configuration_can_be_shared_between_threads() {
     fn shareable<T: Send + Sync + 'static>() {}
@@ -94,7 +101,7 @@ fn a_file_of_the_python_original_is_accepted_and_what_is_missing_is_said() {
     assert_eq!(config.time_to_live, Duration::from_secs(43_200));
     assert_eq!(single(&config), "redis:6379/0");
     assert!(matches!(
-        &config.github_credential,
+        &only(&config).credential,
         GitHubCredential::App { app_id: 123_456, installation_id: Some(7_654_321), private_key } if private_key.expose().contains("BEGIN RSA")
     ));
     let gcloud = &config.groups[2];
@@ -219,8 +226,8 @@ runner_groups:
     let (cert_file, key_file) = ("/tls/client.pem".into(), "/tls/client.key".into());
     assert_eq!(redis.client_certificate, Some(config::ClientCertificate { cert_file, key_file }));
     assert_eq!(config.github_base_url, "https://ghes.example/api/v3");
-    let GitHubCredential::App { app_id: 7, installation_id: None, private_key } = &config.github_credential else {
-        panic!("{:?}", config.github_credential)
+    let GitHubCredential::App { app_id: 7, installation_id: None, private_key } = &only(&config).credential else {
+        panic!("{:?}", config.github_credentials)
     };
     assert_eq!(private_key.expose(), "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----");
     assert!(config.allow_unsigned_webhooks && config.github_webhook_secret.is_none());
@@ -280,13 +287,48 @@ fn anchors_merge_keys_and_yaml_1_1_habits_work() {
 }
 
 #[test]
+fn each_group_has_the_credential_that_it_names_or_that_of_the_top_level() {
+    let pem = "-----BEGIN PRIVATE KEY-----\\nabc\\n-----END PRIVATE KEY-----";
+    let named = format!(
+        "github_base_url: https://ghes.example/api/v3\ngithub_credentials:\n- {{name: app, app_id: 7, installation_id: 8, \
+         private_key: \"{pem}\"}}\n- {{name: cloud, token: t2, base_url: https://api.github.com/}}\n"
+    );
+    let groups = |credentials: &[&str]| {
+        let group = |(n, line): (usize, &&str)| {
+            format!("- {{name: g{n}, organization: o{n}, labels: [], backend: {{name: base}}{line}}}\n")
+        };
+        let groups: String = credentials.iter().enumerate().map(group).collect();
+        format!("{named}github_webhook_secret: a-secret-of-some-length\nrunner_groups:\n{groups}")
+    };
+    let (app, cloud) = (", github_credential: app", ", github_credential: cloud");
+    let config = parse(&format!("github_token: t\n{}", groups(&[cloud, "", app]))).unwrap_or_else(|e| panic!("{e}"));
+    let found: Vec<_> = config.github_credentials.iter().map(|c| (c.name.as_str(), c.base_url.as_str())).collect();
+    let ghes = "https://ghes.example/api/v3";
+    assert_eq!(found, [("default", ghes), ("app", ghes), ("cloud", "https://api.github.com")]);
+    assert!(matches!(
+        &config.github_credentials[1].credential,
+        GitHubCredential::App { app_id: 7, installation_id: Some(8), .. }
+    ));
+    assert!(matches!(&config.github_credentials[2].credential, GitHubCredential::Token(t) if t.expose() == "t2"));
+    let used: Vec<&str> = config.groups.iter().map(|group| group.github_credential.as_str()).collect();
+    assert_eq!(used, ["cloud", "default", "app"]);
+
+    let config = parse(&groups(&[cloud, cloud])).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(config.github_credentials.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["app", "cloud"]);
+    assert_eq!(check::warnings(&config)[0], "no group uses the GitHub credential \"app\"");
+    let text = check::describe(&config);
+    assert!(text.contains("cloud: https://api.github.com, by a personal access token\n"), "{text}");
+    assert!(text.contains("\n  credential  cloud\n"), "{text}");
+}
+
+#[test]
 fn what_the_original_leaves_empty_counts_as_absent() {
     let text = format!(
         "{}github_app_id: 0\ngithub_private_key: \"\"\ngithub_installation_id: 0\napi_key:\nredis_om_url: null\n",
         group(REST)
     );
     let config = parse(&text).unwrap_or_else(|e| panic!("{e}"));
-    assert!(matches!(config.github_credential, GitHubCredential::Token(_)));
+    assert!(matches!(only(&config).credential, GitHubCredential::Token(_)));
     assert!(config.api_keys.is_empty() && config.redis.is_none());
 }
 
@@ -311,7 +353,7 @@ fn variables_win_over_the_file_and_empty_ones_do_not_count() {
     assert_eq!(config.name.as_str(), "from-file");
     assert!(!config.metrics_public);
     assert_eq!(config.groups[0].settings.idle_timeout, Duration::from_secs(3_600));
-    assert!(matches!(&config.github_credential, GitHubCredential::Token(token) if token.expose() == "from-variable"));
+    assert!(matches!(&only(&config).credential, GitHubCredential::Token(token) if token.expose() == "from-variable"));
     assert_eq!(config.log_level, LogLevel::Info);
     assert_eq!(config.api_keys[0].name, "ci");
     let overrides: BTreeSet<&str> = config.overrides.iter().map(String::as_str).collect();
@@ -340,9 +382,18 @@ fn secrets_come_from_files_without_their_last_line_break() {
         path.display().to_string()
     };
     let (token, webhook) = (file("token", "from-file\n"), file("webhook", "hook\r\n"));
-    let env = [("GITHUB_TOKEN_FILE", token.as_str()), ("GITHUB_WEBHOOK_SECRET_FILE", webhook.as_str())];
+    let more = file("more", "- {name: ghes, token: also-from-file}\n");
+    let env = [
+        ("GITHUB_TOKEN_FILE", token.as_str()),
+        ("GITHUB_WEBHOOK_SECRET_FILE", webhook.as_str()),
+        ("GITHUB_CREDENTIALS_FILE", more.as_str()),
+    ];
     let config = parse_with(&group(REST), &env).unwrap_or_else(|e| panic!("{e}"));
-    assert!(matches!(&config.github_credential, GitHubCredential::Token(token) if token.expose() == "from-file"));
+    let tokens = config.github_credentials.iter().map(|config| match &config.credential {
+        GitHubCredential::Token(token) => token.expose(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(tokens.collect::<Vec<_>>(), ["from-file", "also-from-file"]);
     assert_eq!(config.github_webhook_secret.unwrap().expose(), "hook");
 
     let (empty, binary, large) = (file("empty", "\n"), dir.path().join("binary"), file("large", &"x".repeat(70_000)));

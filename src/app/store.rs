@@ -12,7 +12,7 @@ use crate::config::{Config, RedisConfig, RedisNode, RedisTopology};
 use crate::metrics::Metrics;
 use crate::store::redis::{Server, Settings, Tls, Topology};
 use crate::store::replica_id::HeldId;
-use crate::store::{Embedded, Redis};
+use crate::store::{DirState, Embedded, Redis};
 
 /// An open store.
 pub(super) struct Opened {
@@ -44,6 +44,12 @@ async fn open_embedded(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dy
 
 fn open_redis(config: &Config, redis: &RedisConfig, metrics: &Arc<Metrics>) -> Result<Opened, StartError> {
     let id = HeldId::take(&config.data_dir);
+    let store = Arc::new(connect(config, redis, &id, metrics)?);
+    tracing::info!(replica = %id.id(), "state is in Redis, shared with the replicas of the same name");
+    Ok(Opened { store: store.clone(), replicas: Some(store), id: Some(id) })
+}
+
+fn connect(config: &Config, redis: &RedisConfig, id: &HeldId, metrics: &Arc<Metrics>) -> Result<Redis, StartError> {
     let settings = Settings {
         connections: redis.connections,
         connect_timeout: redis.connect_timeout,
@@ -51,10 +57,27 @@ fn open_redis(config: &Config, redis: &RedisConfig, metrics: &Arc<Metrics>) -> R
         wait_replicas: redis.wait_replicas,
         ..Settings::new(server(redis)?, config.name.clone(), id.id().clone())
     };
-    let store = Redis::open(settings, metrics.clone()).map_err(|error| StartError::Config(error.to_string()))?;
-    let store = Arc::new(store);
-    tracing::info!(replica = %id.id(), "state is in Redis, shared with the replicas of the same name");
-    Ok(Opened { store: store.clone(), replicas: Some(store), id: Some(id) })
+    Redis::open(settings, metrics.clone()).map_err(|error| StartError::Config(error.to_string()))
+}
+
+/// Whether the store could be used now, in words; joins no replicas, and disturbs no service that uses it.
+pub(super) async fn probe(config: &Config, metrics: &Arc<Metrics>) -> Result<String, StartError> {
+    let Some(redis) = &config.redis else {
+        let dir = config.data_dir.clone();
+        let looked = tokio::task::spawn_blocking(move || Embedded::look(&dir)).await;
+        let state = looked.map_err(|error| StartError::System(format!("looking at data_dir failed: {error}")))?;
+        let dir = config.data_dir.display();
+        return match state.map_err(|error| StartError::System(error.to_string()))? {
+            DirState::Free => Ok(format!("{dir} can be written")),
+            DirState::Missing => Ok(format!("{dir} is made at the first start")),
+            DirState::InUse(holder) => Ok(format!("{dir} is in use by {holder}, and was left alone")),
+        };
+    };
+    let store = connect(config, redis, &HeldId::passing(), metrics)?;
+    let probed = store.probe().await;
+    store.close().await;
+    probed.map_err(|error| StartError::System(error.to_string()))?;
+    Ok("Redis can be written".to_owned())
 }
 
 fn server(redis: &RedisConfig) -> Result<Server, StartError> {

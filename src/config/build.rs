@@ -2,27 +2,29 @@
 
 use actors::model::secret::Secret;
 
+use super::credentials::{Credentials, Given, TopLevel, given_secret, visible_ascii};
 use super::groups;
 use super::keys::RawConfig;
-use super::read::{Field, Reader, Spot};
+use super::read::{Reader, Spot};
 use super::redis_keys;
-use super::types::AppNumber;
 use super::words::Role;
-use super::{ApiKey, Config, GitHubCredential};
+use super::{ApiKey, Config};
 
 /// The checked configuration; `None` when an error was reported.
 pub(super) fn config(mut raw: RawConfig, reader: &mut Reader) -> Option<Config> {
     // Everything is built before anything is given up, so that all errors are reported.
     let redis = redis_keys::redis(&mut raw, reader);
     let here = raw.here;
-    let credential = credential(
-        &here,
-        given_secret(raw.github_token),
-        number(raw.github_app_id),
-        given_secret(raw.github_private_key),
-        number(raw.github_installation_id),
-        reader,
-    );
+    let base_url = raw.github_base_url.value.map(|url| url.0);
+    let top = TopLevel {
+        here: here.clone(),
+        base_url: base_url.clone(),
+        token: raw.github_token,
+        app_id: raw.github_app_id,
+        private_key: raw.github_private_key,
+        installation_id: raw.github_installation_id,
+    };
+    let credentials = Credentials::new(top, raw.github_credentials, reader);
     let unsigned = raw.allow_unsigned_webhooks.value;
     let webhook_secret = given_secret(raw.github_webhook_secret);
     if let (Given::No, Some(false)) = (&webhook_secret, unsigned) {
@@ -55,7 +57,7 @@ pub(super) fn config(mut raw: RawConfig, reader: &mut Reader) -> Option<Config> 
         }),
         _ => None,
     };
-    let groups = groups::groups(raw.runner_groups.value.unwrap_or_default(), defaults.as_ref(), reader);
+    let groups = groups::groups(raw.runner_groups.value.unwrap_or_default(), defaults.as_ref(), &credentials, reader);
     let (defaults, (groups, unavailable)) = (defaults?, groups);
     let allow_unsigned_webhooks = unsigned? && webhook_secret.is_none();
     Some(Config {
@@ -65,8 +67,8 @@ pub(super) fn config(mut raw: RawConfig, reader: &mut Reader) -> Option<Config> 
         log_format: raw.log_format.value?,
         data_dir: raw.data_dir.value?.0,
         redis,
-        github_base_url: raw.github_base_url.value?.0,
-        github_credential: credential?,
+        github_base_url: base_url?,
+        github_credentials: credentials.all,
         github_webhook_secret: webhook_secret,
         allow_unsigned_webhooks,
         api_keys,
@@ -82,124 +84,6 @@ pub(super) fn config(mut raw: RawConfig, reader: &mut Reader) -> Option<Config> 
         overrides: Vec::new(),
         unavailable,
     })
-}
-
-/// A value that the Python original leaves empty, or 0, to say that there is none.
-enum Given<T> {
-    Yes(T, Spot),
-    /// Given, but wrong; already reported.
-    Wrong,
-    No,
-}
-
-impl<T> Given<T> {
-    fn is_no(&self) -> bool {
-        matches!(self, Self::No)
-    }
-
-    fn option(self) -> Option<(T, Spot)> {
-        match self {
-            Self::Yes(value, spot) => Some((value, spot)),
-            Self::Wrong | Self::No => None,
-        }
-    }
-}
-
-fn given<T>(field: Field<T>, none: impl FnOnce(&T) -> bool) -> Given<T> {
-    match field.value {
-        Some(value) if none(&value) => Given::No,
-        Some(value) => Given::Yes(value, field.spot),
-        None if field.given => Given::Wrong,
-        None => Given::No,
-    }
-}
-
-fn given_secret(field: Field<Secret>) -> Given<Secret> {
-    given(field, |secret| secret.expose().trim().is_empty())
-}
-
-fn number(field: Field<AppNumber>) -> Given<AppNumber> {
-    given(field, |number| number.0 == 0)
-}
-
-fn credential(
-    here: &Spot,
-    token: Given<Secret>,
-    app: Given<AppNumber>,
-    key: Given<Secret>,
-    installation: Given<AppNumber>,
-    reader: &mut Reader,
-) -> Option<GitHubCredential> {
-    const APP: &str = "github_app_id and github_private_key (a GitHub App)";
-    let missing = |path: &str| Spot { at: here.at.clone(), path: path.to_owned() };
-    if token.is_no() && app.is_no() && key.is_no() {
-        reader.wrong_at(&missing("github_token"), "no GitHub credential", format!("github_token, or {APP}"));
-        return None;
-    }
-    if let (Given::Yes(_, spot), Given::Yes(_, other), _) | (Given::Yes(_, spot), _, Given::Yes(_, other)) =
-        (&token, &app, &key)
-    {
-        let found = format!("two GitHub credentials (the other: {} at {})", other.path, other.at);
-        reader.wrong_at(spot, found, format!("either github_token, or {APP}"));
-        return None;
-    }
-    match (token, app, key) {
-        (Given::Yes(token, spot), ..) => {
-            if !visible_ascii(token.expose()) {
-                reader.wrong_at(
-                    &spot,
-                    "spaces, line breaks or other characters",
-                    "a token of visible ASCII characters",
-                );
-                return None;
-            }
-            if let Given::Yes(_, spot) = installation {
-                reader.ineffective.push(spot.path);
-            }
-            Some(GitHubCredential::Token(token))
-        }
-        (_, Given::Yes(app_id, _), Given::Yes(key, spot)) => {
-            let private_key = private_key(key, &spot, reader)?;
-            let installation_id = match installation {
-                Given::Yes(id, _) => Some(id.0),
-                Given::No => None,
-                Given::Wrong => return None,
-            };
-            Some(GitHubCredential::App { app_id: app_id.0, private_key, installation_id })
-        }
-        (_, Given::Yes(_, spot), Given::No) => {
-            let missing = Spot { path: "github_private_key".to_owned(), ..spot };
-            reader.wrong_at(&missing, "github_app_id alone", "github_private_key beside it");
-            None
-        }
-        (_, Given::No, Given::Yes(_, spot)) => {
-            let missing = Spot { path: "github_app_id".to_owned(), ..spot };
-            reader.wrong_at(&missing, "github_private_key alone", "github_app_id beside it");
-            None
-        }
-        _ => None,
-    }
-}
-
-/// Checks that a key is PEM text; `\n` written as two characters, as in one-line variables, is accepted.
-fn private_key(key: Secret, spot: &Spot, reader: &mut Reader) -> Option<Secret> {
-    let key = if key.expose().contains('\n') { key } else { Secret::new(key.expose().replace("\\n", "\n")) };
-    let text = key.expose();
-    let pem =
-        text.trim_start().starts_with("-----BEGIN ") && text.contains("PRIVATE KEY-----") && text.contains("-----END ");
-    if !pem {
-        reader.wrong_at(
-            spot,
-            "another form (not shown)",
-            "PEM text (-----BEGIN … PRIVATE KEY-----); to name a file set GITHUB_PRIVATE_KEY_FILE",
-        );
-        return None;
-    }
-    Some(key)
-}
-
-fn visible_ascii(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn api_keys(single: Given<Secret>, raw: Vec<super::keys::RawApiKey>, reader: &mut Reader) -> Vec<ApiKey> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actors::id::GroupName;
 use actors::model::settings::{GroupSettings, Scope};
 
+use super::credentials::Credentials;
 use super::error::ConfigError;
 use super::keys::RawGroup;
 use super::read::{Reader, Spot};
@@ -34,17 +35,19 @@ struct Checked {
 pub(super) fn groups(
     raw: Vec<RawGroup>,
     defaults: Option<&Defaults>,
+    credentials: &Credentials,
     reader: &mut Reader,
 ) -> (Vec<GroupConfig>, Vec<ConfigError>) {
     let mut groups: Vec<Checked> = Vec::new();
     let mut unavailable = Vec::new();
     let mut names = HashMap::new();
+    credentials.unused(raw.iter().map(|raw| &raw.github_credential), reader);
     for raw in raw {
         if let Some(name) = &raw.name.value {
             unique_name(name, &raw.name.spot, &mut names, reader);
         }
         let backend_spot = raw.backend.value.as_ref().map(|backend| backend.keys.name.spot.clone());
-        let Some(group) = group(raw, defaults, reader) else { continue };
+        let Some(group) = group(raw, defaults, credentials, reader) else { continue };
         if let (BackendSettings::Unavailable { name }, Some(spot)) = (&group.config.backend, backend_spot) {
             unavailable.push(ConfigError {
                 place: spot.at,
@@ -86,8 +89,14 @@ fn unique_name(name: &GroupName, spot: &Spot, names: &mut HashMap<String, (Group
 }
 
 /// The group by itself; `None` when an error was reported.
-fn group(raw: RawGroup, defaults: Option<&Defaults>, reader: &mut Reader) -> Option<Checked> {
+fn group(
+    raw: RawGroup,
+    defaults: Option<&Defaults>,
+    credentials: &Credentials,
+    reader: &mut Reader,
+) -> Option<Checked> {
     let scope = scope(&raw, reader);
+    let github_credential = credentials.of_group(&raw.here, &raw.github_credential, reader);
     for (empty, spot, what) in [
         (raw.schedules.value.as_ref().is_none_or(Vec::is_empty), &raw.schedules.spot, "schedules"),
         (
@@ -152,7 +161,7 @@ fn group(raw: RawGroup, defaults: Option<&Defaults>, reader: &mut Reader) -> Opt
         delete_timeout: backend.keys.delete_timeout.value?.0,
         max_concurrency: backend.keys.max_concurrency.value?.get(),
     };
-    let config = GroupConfig { settings, backend: backend.settings? };
+    let config = GroupConfig { settings, backend: backend.settings?, github_credential: github_credential? };
     Some(Checked { config, here: raw.here, name_spot: raw.name.spot })
 }
 

@@ -57,6 +57,8 @@ keys! {
         optional github_private_key: Secret,
         /// Id of the App's installation, a number. Absent or 0: found for each organization.
         optional github_installation_id: AppNumber,
+        /// More credentials for GitHub, each with its name: groups choose one by github_credential.
+        optional github_credentials: Vec<RawCredential> = "[]",
         /// Client id of the GitHub App; the Python original passes it on, nothing needs it.
         ignored github_client_id: String,
         /// Client secret of the GitHub App; the Python original passes it on, nothing needs it.
@@ -105,6 +107,24 @@ keys! {
 }
 
 keys! {
+    /// A credential for GitHub: a token, or a GitHub App by app_id and private_key.
+    struct RawCredential {
+        /// Its name, unique, for groups and metrics; that of the top level is called default.
+        required name: ManagerName,
+        /// Personal access token.
+        optional token: Secret,
+        /// Id of the GitHub App, a number.
+        optional app_id: AppNumber,
+        /// Private key of the GitHub App: PEM text, not a path.
+        optional private_key: Secret,
+        /// Id of the App's installation, a number. Absent or 0: found for each organization.
+        optional installation_id: AppNumber,
+        /// Base of GitHub's REST API for this credential; default: github_base_url.
+        optional base_url: BaseUrl,
+    }
+}
+
+keys! {
     /// A runner group: runners of one kind, and the jobs they serve. Exactly one of organization, repository and
     /// enterprise says where they are registered.
     struct RawGroup {
@@ -116,6 +136,8 @@ keys! {
         optional repository: RepositoryName,
         /// Slug of the enterprise whose jobs are served.
         optional enterprise: Login,
+        /// Name of the credential in github_credentials that it uses; default: that of the top level.
+        optional github_credential: ManagerName,
         /// Labels of the runners, beside self-hosted, os and arch which all have. A job is served when each of its
         /// labels is among them; case does not matter.
         required labels: Vec<Label>,

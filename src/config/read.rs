@@ -204,6 +204,7 @@ macro_rules! keys {
 
         impl $crate::config::read::Read for $name {
             const PLAIN: bool = false;
+            const SECRET: bool = false $(|| <$type as $crate::config::read::Read>::SECRET)*;
 
             fn read(
                 node: &$crate::config::tree::Node,

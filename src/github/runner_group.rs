@@ -42,6 +42,31 @@ pub(super) async fn ensure(rest: &Rest, group: &GroupSettings) -> Result<Option<
     }
 }
 
+/// Where the runners of a group go at GitHub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunnerGroupState {
+    /// Its runner group exists, under this id.
+    Exists(RunnerGroupId),
+    /// There is none of that name: it is made with the first runner.
+    Absent,
+    /// The scope has no runner groups: runners join the default one.
+    Default,
+}
+
+/// The runner group of `group` as it is.
+pub(super) async fn look(rest: &Rest, group: &GroupSettings) -> Result<RunnerGroupState, GitHubError> {
+    if let Scope::Repository { .. } = group.scope {
+        return Ok(RunnerGroupState::Default);
+    }
+    let about = Scoped { operation: "probe", scope: &group.scope };
+    match find(rest, &about, group).await {
+        Ok(Some(found)) => Ok(RunnerGroupState::Exists(RunnerGroupId(found.id))),
+        Ok(None) => Ok(RunnerGroupState::Absent),
+        Err(error) if unavailable(&error, group) => Ok(RunnerGroupState::Default),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether `error` means that the plan has no runner groups. GitHub answers 404 then, or says so. As a 404 may also
 /// mean a lost permission, it is not enough for a group that only some may use: the default group is open to more.
 fn unavailable(error: &GitHubError, group: &GroupSettings) -> bool {

@@ -1,6 +1,7 @@
 //! The admin API under `/api/v1`: its description, and the door in front of it.
 
 mod api;
+mod budget;
 mod idempotency;
 mod message;
 mod view;

@@ -30,6 +30,7 @@ mod write;
 mod writer;
 
 use dir::DataDir;
+pub use dir::DirState;
 pub use error::OpenError;
 use queue::{Queue, Refused};
 use read::{Found, Query};
@@ -87,6 +88,14 @@ impl Embedded {
                 writer.run(queue);
             })?,
         })
+    }
+
+    /// Looks whether the store could be opened in a directory, or is open, and disturbs no process that uses it.
+    ///
+    /// # Errors
+    /// [`OpenError`] that says why it could not.
+    pub fn look(data_dir: &Path) -> Result<DirState, OpenError> {
+        dir::look(data_dir)
     }
 
     async fn write<T, F>(&self, bytes: usize, work: F) -> Result<T, StoreError>

@@ -45,6 +45,12 @@ impl HeldId {
         Self { id: new_id(&host), lock: None }
     }
 
+    /// An id that is nobody else's, for as long as this process lives. Touches no directory.
+    #[must_use]
+    pub fn passing() -> Self {
+        Self { id: new_id(&host()), lock: None }
+    }
+
     /// The id.
     #[must_use]
     pub fn id(&self) -> &ReplicaId {

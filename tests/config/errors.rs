@@ -116,6 +116,32 @@ fn bad_inputs() -> Vec<BadInput> {
         ("app without key", "github_app_id: 1\ngithub_webhook_secret: s\n".to_owned()),
         ("key without app", "github_private_key: k\ngithub_webhook_secret: s\n".to_owned()),
         ("key is a path", "github_app_id: 1\ngithub_private_key: /etc/key.pem\ngithub_webhook_secret: s\n".to_owned()),
+        (
+            "credential of another name",
+            format!("github_credentials: [{{name: ghes, token: t}}]\n{}", one("github_credential: ghe")),
+        ),
+        (
+            "credential name twice and that of the top level",
+            top("github_credentials: [{name: a, token: t}, {name: a, token: u}, {name: default, token: v}]"),
+        ),
+        (
+            "credential at the top level that no group uses",
+            format!("github_credentials: [{{name: a, token: t}}]\n{}", one("github_credential: a")),
+        ),
+        (
+            "group without a credential",
+            group(&format!("{REST}\n")).replace("github_token: t\n", "github_credentials: [{name: a, token: t}]\n"),
+        ),
+        (
+            "credentials that are wrong by themselves",
+            top(
+                "github_credentials:\n- {name: a}\n- {name: b, token: ghp_secret, app_id: 3}\n- {name: c, app_id: 3}\n\
+                 - {name: d, private_key: secret-value}\n- {name: e, app_id: 3, private_key: secret-value}\n\
+                 - {name: f, token: t, installation_id: 4}\n- {name: g, token: ghp_ secret}\n- {token: t}\n\
+                 - {name: h, token: t, base_url: ghes.example}",
+            ),
+        ),
+        ("credentials that are a mapping", top("github_credentials: {a: ghp_secret}")),
         ("token with a space", "github_token: a b\ngithub_webhook_secret: s\n".to_owned()),
         ("token is a list", "github_token: [ghp_secret]\ngithub_webhook_secret: s\n".to_owned()),
         ("webhook secret of a block", "github_token: t\ngithub_webhook_secret: |\n  secret-value\n".to_owned()),

@@ -90,7 +90,7 @@ pub async fn start(settings: GroupSettings) -> Running {
         manager,
         world,
         directory: directory.clone(),
-        groups: vec![GroupSpec { settings, backend: Arc::new(backend) }],
+        groups: vec![GroupSpec { settings, backend: Arc::new(backend), listings: None }],
         services: vec![],
         replicas: None,
     };

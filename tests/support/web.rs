@@ -33,6 +33,7 @@ pub fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
         keys: vec![key("boss", Role::Admin, ADMIN_KEY), key("reader", Role::Viewer, VIEWER_KEY)],
         metrics_public: true,
         render_metrics: Arc::new(|| "up 1\n".to_owned()),
+        github_budgets: Arc::new(Vec::new),
         version: "1.2.3",
         replica: None,
         limits: Limits::default(),

@@ -58,6 +58,11 @@ impl World {
         Self { tasks: TaskTracker::new(), stopping: self.stopping.child_token(), lease, ..self.clone() }
     }
 
+    /// The same world, with GitHub as these listings see it.
+    pub(crate) fn through(self, listings: Arc<Listings>) -> Self {
+        Self { github: Arc::clone(listings.github()), listings, ..self }
+    }
+
     /// A task that a graceful stop waits for, and that ends with `ended` wherever it is.
     pub(crate) fn spawn(&self, ended: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
         let ended = ended.clone();

@@ -30,6 +30,12 @@ impl Listings {
         Self { github, clock, slots: Mutex::new(BTreeMap::new()) }
     }
 
+    /// The GitHub they are from.
+    #[must_use]
+    pub fn github(&self) -> &Arc<dyn GitHub> {
+        &self.github
+    }
+
     /// The runners of a scope, and when the listing of them began: at most [`SHARED_FOR`] ago.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use crate::actor::effect::World;
 use crate::actor::ending;
 use crate::actor::group::{Args as GroupArgs, GroupActor, LOST};
 use crate::actor::lease::Lease;
+use crate::actor::listings::Listings;
 use crate::actor::messenger::Messenger;
 use crate::actor::replica::{self, ReplicaActor};
 use crate::actor::restarts::Restarts;
@@ -46,6 +47,8 @@ pub struct GroupSpec {
     pub settings: Arc<GroupSettings>,
     /// Its backend.
     pub backend: Arc<dyn Backend>,
+    /// Its GitHub, when it has another credential than the world: shared by the groups that use it.
+    pub listings: Option<Arc<Listings>>,
 }
 
 /// What to start.
@@ -204,7 +207,10 @@ impl Actor for Supervisor {
                 settings: group.settings,
                 manager: spec.manager.clone(),
                 backend: group.backend,
-                world: spec.world.of_group(Lease::default()),
+                world: {
+                    let listings = group.listings.unwrap_or_else(|| Arc::clone(&spec.world.listings));
+                    spec.world.of_group(Lease::default()).through(listings)
+                },
                 directory: spec.directory.clone(),
             },
             wanted,
@@ -439,7 +445,8 @@ impl State {
         let Some(n) = self.groups.iter().position(|charge| charge.args.settings.name == *group) else { return };
         let Some(charge) = self.groups.get_mut(n).filter(|charge| !charge.wanted) else { return };
         charge.wanted = true;
-        charge.args.world = self.world.of_group(lease);
+        let listings = Arc::clone(&charge.args.world.listings);
+        charge.args.world = self.world.of_group(lease).through(listings);
         charge.args.directory.update(group, |entry| entry.owner = Owner::Me);
         self.restart_group(myself, n).await;
     }

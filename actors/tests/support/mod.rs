@@ -440,7 +440,10 @@ pub async fn start(earth: &Arc<Earth>, groups: &[GroupSettings]) -> Manager {
         manager: ManagerName::new("test").unwrap(),
         world,
         directory,
-        groups: groups.into_iter().map(|settings| GroupSpec { settings, backend: earth.clone() }).collect(),
+        groups: groups
+            .into_iter()
+            .map(|settings| GroupSpec { settings, backend: earth.clone(), listings: None })
+            .collect(),
         services: vec![],
         replicas: None,
     };

@@ -380,7 +380,10 @@ pub async fn join(site: &Arc<Site>, groups: &[GroupSettings]) -> Manager {
         manager: ManagerName::new("test").unwrap(),
         world,
         directory,
-        groups: groups.into_iter().map(|settings| GroupSpec { settings, backend: site.clone() }).collect(),
+        groups: groups
+            .into_iter()
+            .map(|settings| GroupSpec { settings, backend: site.clone(), listings: None })
+            .collect(),
         services: vec![],
         replicas: Some(site.clone()),
     };

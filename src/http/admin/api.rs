@@ -17,6 +17,7 @@ use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, OpenApi};
 
+use super::budget::BudgetView;
 use super::idempotency::{Answer, Begin};
 use super::message::Received;
 use super::view::{
@@ -110,6 +111,12 @@ impl Api {
             answer
         });
         taken(carried.await)
+    }
+
+    /// What may still be asked of GitHub, for each credential, and what keeps it from being asked.
+    #[oai(path = "/github", method = "get", operation_id = "list_github_budgets")]
+    async fn github(&self, _caller: Data<&Caller>) -> Json<Vec<BudgetView>> {
+        Json((self.0.settings.github_budgets)().into_iter().map(BudgetView::from).collect())
     }
 
     /// Runners, by name.

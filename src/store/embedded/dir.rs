@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, flock};
 
 use super::OpenError;
 
@@ -67,6 +67,46 @@ impl Drop for DataDir {
         // runs its own program.
         let _ = flock(&self.lock, FlockOperation::Unlock);
     }
+}
+
+/// What a data directory is like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DirState {
+    /// It is there, nobody uses it, and files can be written in it.
+    Free,
+    /// It is not there, and can be made.
+    Missing,
+    /// A process uses it; `process <id>`, as far as known.
+    InUse(String),
+}
+
+/// Looks at a directory without making or opening anything that stays. Its lock, when nobody holds it, is shared for
+/// less than a millisecond.
+pub(super) fn look(path: &Path) -> Result<DirState, OpenError> {
+    let access = |source| OpenError::Access { path: path.to_owned(), source };
+    if !path.exists() {
+        let above = path.ancestors().skip(1).find(|above| above.as_os_str().is_empty() || above.exists());
+        let above = above.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        return match rustix::fs::access(above, Access::WRITE_OK | Access::EXEC_OK) {
+            Ok(()) => Ok(DirState::Missing),
+            Err(errno) => Err(OpenError::Create { path: path.to_owned(), source: errno.into() }),
+        };
+    }
+    if !path.is_dir() {
+        return Err(OpenError::NotADirectory(path.to_owned()));
+    }
+    match File::open(path.join(LOCK_FILE)) {
+        Ok(mut file) => match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => flock(&file, FlockOperation::Unlock).map_err(|errno| access(errno.into()))?,
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(DirState::InUse(holder(&mut file))),
+            Err(errno) => return Err(access(errno.into())),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(access(error)),
+    }
+    let mut file = tempfile::Builder::new().prefix("probe-").tempfile_in(path).map_err(access)?;
+    file.write_all(&[0; 4096]).and_then(|()| file.as_file().sync_all()).map_err(access)?;
+    Ok(DirState::Free)
 }
 
 fn holder(file: &mut File) -> String {
