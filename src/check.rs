@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use actors::model::settings::GroupSettings;
+use actors::port::replicas::LEASE;
 
 use crate::config::duration::show;
 use crate::config::{
@@ -243,6 +244,17 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     if config.redis.as_ref().is_some_and(|redis| password_in_clear(&redis.url)) {
         warnings.push("redis_url has no TLS: its password and the state cross the network in clear".to_owned());
+    }
+    if let Some(redis) = &config.redis {
+        for (key, time) in [("redis_connect_timeout", redis.connect_timeout), ("redis_timeout", redis.timeout)] {
+            if time > LEASE / 2 {
+                warnings.push(format!(
+                    "{key} {} is more than half of a lease of {}: groups stop while a slow Redis is waited for",
+                    show(time),
+                    show(LEASE)
+                ));
+            }
+        }
     }
     for key in &config.ineffective {
         warnings.push(format!("{key} is accepted, as in the Python original, and has no effect"));

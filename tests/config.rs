@@ -473,6 +473,12 @@ fn check_warns_of_what_is_allowed_and_probably_not_meant() {
         let warnings = check::warnings(&parse(&format!("redis_url: {url}\n{quiet}")).unwrap());
         assert_eq!(warnings.iter().any(|warning| warning.starts_with("redis_url has no TLS")), warns, "{url}");
     }
+    for (time, warned) in
+        [("redis_timeout: 5s", false), ("redis_timeout: 6s", true), ("redis_connect_timeout: 1m", true)]
+    {
+        let warnings = check::warnings(&parse(&format!("redis_url: redis://redis\n{time}\n{quiet}")).unwrap());
+        assert_eq!(warnings.iter().any(|warning| warning.contains("half of a lease of 10s")), warned, "{time}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actors::id::{GroupName, ReplicaId};
+use actors::id::{GroupName, JobId, ReplicaId};
 use actors::model::delivery::JobAction;
 use actors::port::replicas::{LEASE, Notice, Replicas, Report, Roster};
 use actors::port::store::{Changes, Recorded};
@@ -162,6 +162,24 @@ async fn who_does_not_say_that_it_lives_loses_everything() {
 }
 
 #[tokio::test]
+async fn one_that_died_before_the_server_s_clock_was_set_back_does_not_outlive_its_lease() {
+    let redis = RedisServer::start();
+    let octo = group("octo");
+    let [dead, live] = ["dead", "live"].map(|name| replica_for(single(&redis), name, Duration::from_millis(300)));
+    beat(&dead).await;
+    assert_eq!(dead.claim(&octo).await, Ok(true));
+    // As it stands after the clock went back by an hour.
+    let until = redis.cli(&["zscore", "{runner-manager:octo}:replicas", "dead"]).parse::<f64>().unwrap() + 3.6e9;
+    redis.cli(&["zadd", "{runner-manager:octo}:replicas", &until.to_string(), "dead"]);
+    let start = Instant::now();
+    while beat(&live).await.replicas.len() == 2 {
+        assert!(start.elapsed() < PATIENCE, "it still counts as alive");
+    }
+    assert!(start.elapsed() > Duration::from_millis(200), "not before its time");
+    assert_eq!(live.claim(&octo).await, Ok(true));
+}
+
+#[tokio::test]
 async fn the_owner_of_a_group_and_nobody_else_hears_of_its_deliveries() {
     let redis = RedisServer::start();
     let [a, b] = two(|| single(&redis)).await;
@@ -202,6 +220,16 @@ async fn messages_arrive_as_they_were_sent() {
 async fn messages_arrive_in_a_cluster() {
     let cluster = Cluster::start();
     messages_arrive(|| support::cluster(&cluster)).await;
+}
+
+#[tokio::test]
+async fn messages_arrive_in_a_cluster_also_where_another_node_has_the_keys_now() {
+    let cluster = Cluster::start();
+    let [a, b] = two(|| support::cluster(&cluster)).await;
+    cluster.move_slot_of("{runner-manager:octo}:replicas");
+    beat(&a).await;
+    assert_eq!(a.send(b.me(), "moved".to_owned()).await, Ok(true));
+    assert_eq!(hear(&b).await, Notice::Message("moved".to_owned()));
 }
 
 #[tokio::test]
@@ -248,6 +276,18 @@ async fn a_connection_that_does_not_hear_this_process_itself_is_made_anew() {
     assert!(started.elapsed() > Duration::from_secs(3), "not at the first silence");
     assert_eq!(a.send(a.me(), "1".to_owned()).await, Ok(true));
     assert_eq!(hear(&a).await, Notice::Message("1".to_owned()));
+}
+
+#[tokio::test]
+async fn saying_that_one_lives_does_not_wait_behind_reads() {
+    let redis = RedisServer::start();
+    let a = replica(&redis, "a");
+    beat(&a).await;
+    let reads = futures_util::future::join_all((0..2000).map(|n| a.job(JobId(n))));
+    let (report, octo) = (Report::default(), group("octo"));
+    let (reads, beaten, claimed) = tokio::join!(reads, a.beat(&report), a.claim(&octo));
+    assert!(reads.iter().any(Result::is_err), "more reads than may wait");
+    assert_eq!((beaten.map(|roster| roster.replicas.len()), claimed), (Ok(1), Ok(true)));
 }
 
 #[tokio::test]

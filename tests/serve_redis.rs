@@ -136,6 +136,7 @@ async fn a_redis_that_stalls_or_is_gone_refuses_webhooks_in_time_and_work_resume
             assert!([503, 429].contains(&status), "{status}");
             refusals += 1;
         }
+        assert_eq!(fleet.status(port, "/_ready").await, Some(503));
     }
     redis.resume();
     taken(&fleet, port, 1).await;
@@ -149,6 +150,9 @@ async fn a_redis_that_stalls_or_is_gone_refuses_webhooks_in_time_and_work_resume
     fleet.until("a job is served", async |f| f.github.job(job).is_some_and(|j| j.status == JobStatus::Completed)).await;
     let grown = resident(fleet.pid(port)).saturating_sub(memory);
     println!("{refusals} webhooks refused in a stall of 5 s; {grown} kB more memory afterwards");
+    let log = fleet.log(port);
+    let said = log.lines().filter(|line| line.contains("not ready: the store")).count();
+    assert!((1..=2).contains(&said), "an outage is said once, not at each probe of _ready:\n{log}");
     assert!(grown < 32 << 10, "{grown} kB");
 }
 

@@ -263,3 +263,19 @@ async fn every_replica_answers_for_every_group_and_passes_messages_on() {
         assert_eq!(status, 409, "a drained group creates none: {answer}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_configuration_lacks_groups_of_another_says_so_once() {
+    const WORDS: &str = "not in the configuration of this one";
+    let redis = durable();
+    let mut fleet = Fleet::new(&redis.url()).await;
+    let (fewer, more) = (fleet.config(1, 2, |_| {}), fleet.config(3, 2, |_| {}));
+    let (first, second) = (fleet.start(&fewer).await, fleet.start(&more).await);
+    fleet.until("it is said", async |fleet| fleet.log(first).contains(WORDS)).await;
+    // All three are owned after several more beats.
+    fleet.until("all run", async |fleet| fleet.owned(first).await + fleet.owned(second).await == 3).await;
+    let log = fleet.log(first);
+    let said: Vec<&str> = log.lines().filter(|line| line.contains(WORDS)).collect();
+    assert!(said.len() == 1 && said[0].contains("g1, g2"), "{log}");
+    assert!(!fleet.log(second).contains(WORDS), "{}", fleet.log(second));
+}

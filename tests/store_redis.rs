@@ -89,6 +89,41 @@ async fn a_delivery_that_failed_halfway_is_recorded_when_it_comes_again() {
     assert_eq!(inbox(&store, &taking).await.len(), 1);
 }
 
+#[tokio::test]
+async fn a_group_may_be_called_as_a_key_of_the_store() {
+    let redis = RedisServer::start();
+    let store = store(&redis);
+    let names = ["received", "octo"].map(group);
+    for (n, name) in (1..).zip(&names) {
+        assert_eq!(queue(&store, &format!("d-{n}"), n, name).await, Recorded::New(vec![name.clone()]));
+        assert_eq!(ids(&inbox(&store, name).await), [format!("d-{n}")]);
+        store.probe().await.unwrap();
+    }
+    // What was read leaves it, and what nobody reads is forgotten.
+    let token = store.acquire(&names[0]).await.unwrap();
+    let read = inbox(&store, &names[0]).await[0].cursor;
+    store.save(&names[0], token, Changes { snapshot: Some(snapshot(read)), ..Changes::default() }).await.unwrap();
+    assert!(inbox(&store, &names[0]).await.is_empty());
+    queue(&store, "d-3", 1, &names[0]).await;
+    store.prune(Horizon { deliveries: at(99), jobs: at(0), runners: at(0) }).await.unwrap();
+    assert!(inbox(&store, &names[0]).await.is_empty());
+    assert_eq!(redis.cli(&["zcard", &key("inbox:received")]), "0");
+}
+
+#[tokio::test]
+async fn a_delivery_does_not_wait_for_the_connection_of_a_read() {
+    let redis = RedisServer::start();
+    let passage = Passage::to(redis.port()).await;
+    let store = open(Settings { connections: 2, ..settings(support::through(&passage), "octo", "a") });
+    let octo = group("octo");
+    let reads = || futures_util::future::join_all((0..20).map(|_| store.group(&octo)));
+    assert!(reads().await.iter().all(Result::is_ok));
+    passage.hold();
+    let (reads, recorded) = tokio::join!(reads(), try_queue(&store, "d-1", 1));
+    assert!(reads.iter().all(Result::is_err), "no connection is left to them");
+    assert_eq!(recorded, Ok(Recorded::New(vec![octo.clone()])));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_save_that_is_carried_out_late_changes_nothing_that_was_saved_after_it() {
     let redis = RedisServer::start();

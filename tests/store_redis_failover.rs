@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use actors::model::delivery::JobAction;
 use actors::model::group::GroupSnapshot;
 use actors::port::Store;
+use actors::port::replicas::{Replicas, Report};
 use actors::port::store::{Changes, StoreError};
+use runner_manager::store::Redis;
 use runner_manager::store::redis::Settings;
 
 #[path = "support/passage.rs"]
@@ -21,7 +23,7 @@ mod support;
 
 use redis::{Cluster, RedisServer, SERVICE, Sentinels};
 use samples::*;
-use support::{open, settings};
+use support::{Quiet, open, settings};
 
 /// Longest wait for something that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -97,30 +99,48 @@ async fn after_the_master_was_killed_writes_go_on_and_nothing_acknowledged_is_lo
     assert_eq!(store.group(&octo).await.unwrap().unwrap().failures, saved);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_was_replaced_while_it_slept_is_not_read_when_it_wakes() {
+    let sentinels = Sentinels::start();
+    let open = |replica: &str| {
+        let quick = Settings {
+            timeout: Duration::from_millis(300),
+            ..settings(support::sentinels(&sentinels), "octo", replica)
+        };
+        Arc::new(Redis::open(quick, Arc::new(Quiet)).unwrap())
+    };
+    let (store, octo) = (open("a"), group("octo"));
+    // Connections to the old master, of each kind.
+    store.beat(&Report::default()).await.unwrap();
+    store.probe().await.unwrap();
+    futures_util::future::join_all((0..20).map(|_| store.group(&octo))).await;
+    let old = sentinels.master_port();
+    sentinels.server(old).pause();
+    redis::until("another one is the master", || (sentinels.master_port() != old, String::new()));
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = store.beat(&Report::default()).await {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+    let other = open("b");
+    queue(&(other.clone() as Arc<dyn Store>), "d-1", 1, &octo).await;
+    sentinels.server(old).resume();
+    let store: Arc<dyn Store> = store;
+    for _ in 0..20 {
+        assert_eq!(samples::ids(&inbox(&store, &octo).await), ["d-1"]);
+    }
+    // Nor is it written.
+    queue(&store, "d-2", 2, &octo).await;
+    let other: Arc<dyn Store> = other;
+    assert_eq!(samples::ids(&inbox(&other, &octo).await), ["d-1", "d-2"]);
+}
+
 #[tokio::test]
 async fn keys_that_moved_to_another_node_are_followed() {
-    let mut cluster = Cluster::start();
+    let cluster = Cluster::start();
     let store = open(settings(support::cluster(&cluster), "octo", "a"));
     let octo = group("octo");
     queue(&store, "d-1", 1, &octo).await;
-    let key = "{runner-manager:octo}:jobs";
-    let slot = cluster.nodes()[0].cli(&["cluster", "keyslot", key]);
-    let ids = cluster.nodes().each_ref().map(|node| node.cli(&["cluster", "myid"]));
-    let has = |node: &RedisServer| !node.cli(&["cluster", "countkeysinslot", &slot]).starts_with('0');
-    let from = cluster.nodes().iter().position(has).unwrap();
-    let to = (from + 1) % 3;
-    let nodes = cluster.nodes();
-    assert_eq!(nodes[to].cli(&["cluster", "setslot", &slot, "importing", &ids[from]]), "OK");
-    assert_eq!(nodes[from].cli(&["cluster", "setslot", &slot, "migrating", &ids[to]]), "OK");
-    let keys = nodes[from].cli(&["cluster", "getkeysinslot", &slot, "100"]);
-    let port = nodes[to].port().to_string();
-    let mut migrate = vec!["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"];
-    migrate.extend(keys.lines());
-    assert_eq!(nodes[from].cli(&migrate), "OK");
-    for node in [to, from, 3 - to - from] {
-        assert_eq!(nodes[node].cli(&["cluster", "setslot", &slot, "node", &ids[to]]), "OK");
-    }
+    cluster.move_slot_of("{runner-manager:octo}:jobs");
     queue(&store, "d-2", 2, &octo).await;
     assert_eq!(samples::ids(&inbox(&store, &octo).await), ["d-1", "d-2"]);
-    assert!(has(&nodes[to]) && !has(&nodes[from]));
 }

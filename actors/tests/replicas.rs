@@ -429,6 +429,26 @@ async fn commands_reach_groups_that_run_elsewhere_and_their_answers_come_back() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_that_arrives_twice_is_carried_out_once() {
+    let (earth, all) = (Earth::new(), groups(2, 5));
+    let (a, b) = (Site::new(&earth, "a"), Site::new(&earth, "b"));
+    let (ma, mb) = (join(&a, &all).await, join(&b, &all).await);
+    settled(&[("a", &ma), ("b", &mb)], 2, &[1, 1]).await;
+    let theirs = mb.runs()[0].clone();
+    let owner = || ma.front.directory.entry(theirs.as_str()).unwrap().owner;
+    until("a knows whose it is", || owner() == Owner::Other(b.id.clone())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    a.echoes.store(true, Ordering::SeqCst);
+    for made in 1..=2 {
+        let outcome = ma.front.directory.command(theirs.as_str(), Command::CreateRunner).await.unwrap();
+        let runner = outcome.runner.unwrap();
+        until("it exists", || earth.things().instances.contains_key(&runner)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(earth.things().created.len(), made);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_command_for_a_group_that_has_moved_is_not_passed_on_again() {
     let (earth, all) = (Earth::new(), groups(6, 1));
     let (a, b, c) = (Site::new(&earth, "a"), Site::new(&earth, "b"), Site::new(&earth, "c"));

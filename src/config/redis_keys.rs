@@ -12,7 +12,7 @@ use super::redis_url::RedisUrl;
 pub struct RedisConfig {
     /// Which one.
     pub url: RedisUrl,
-    /// Connections that commands share, 1 to 1000. Default 8.
+    /// Connections that reads share, 1 to 1000; up to four more are for writes and other replicas. Default 8.
     pub connections: u32,
     /// Longest time until a connection is made; more than 0. Default 1 s.
     pub connect_timeout: Duration,

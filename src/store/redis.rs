@@ -60,6 +60,8 @@ use crate::store::codec::{CodecError, Snapshot};
 
 /// Most entries of each kind that one step of pruning deletes.
 const PRUNE_STEP: u64 = 500;
+/// Connections for what must not wait: one for all writes, one to say that this process lives, one for its farewell.
+const URGENT_CONNECTIONS: u32 = 3;
 /// Most bytes kept of an entry that was set aside.
 const SET_ASIDE_BODY_MAX: usize = 64 << 10;
 
@@ -67,6 +69,8 @@ const SET_ASIDE_BODY_MAX: usize = 64 << 10;
 pub struct Redis {
     observer: Arc<dyn Observer>,
     access: Arc<Access>,
+    /// For what must not wait behind reads: writes, and a replica's word that it lives, without which it loses its groups.
+    urgent: Arc<Access>,
     lane: Arc<Lane>,
     running: watch::Receiver<()>,
     closed: AtomicBool,
@@ -90,10 +94,11 @@ impl Redis {
         let channel = format!("{prefix}to:{}", settings.replica);
         let connector = Arc::new(Connector::new(settings.server, prefix, settings.connect_timeout)?);
         let listener = Listener::new(Arc::clone(&connector), channel, settings.connect_timeout);
+        let urgent = Arc::new(Access::new(Arc::clone(&connector), URGENT_CONNECTIONS, settings.timeout));
         let access = Arc::new(Access::new(connector, settings.connections, settings.timeout));
         let lane = Arc::new(Lane::default());
         let (alive, running) = watch::channel(());
-        let writer = Writer::new(Arc::clone(&access), settings.wait_replicas);
+        let writer = Writer::new(Arc::clone(&urgent), settings.wait_replicas);
         let work = writer.run(Arc::clone(&lane));
         tokio::spawn(async move {
             work.await;
@@ -102,6 +107,7 @@ impl Redis {
         Ok(Self {
             observer,
             access,
+            urgent,
             lane,
             running,
             closed: AtomicBool::new(false),
@@ -127,10 +133,18 @@ impl Redis {
     }
 
     async fn ask_command(&self, command: Cmd) -> Result<Value, StoreError> {
+        self.ask_over(&self.access, command).await
+    }
+
+    async fn ask_urgently(&self, call: Call) -> Result<Value, StoreError> {
+        self.ask_over(&self.urgent, call.command(self.access.connector().prefix())).await
+    }
+
+    async fn ask_over(&self, access: &Access, command: Cmd) -> Result<Value, StoreError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(lane::closed());
         }
-        self.access.ask(command).await
+        access.ask(command).await
     }
 
     fn parse<T: FromRedisValue>(&self, value: Value) -> Result<T, StoreError> {

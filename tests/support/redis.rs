@@ -254,6 +254,11 @@ impl Sentinels {
         self.servers.iter_mut().find(|server| server.port == port).unwrap()
     }
 
+    /// The server at a port, whatever it is now.
+    pub fn server(&self, port: u16) -> &RedisServer {
+        self.servers.iter().find(|server| server.port == port).unwrap()
+    }
+
     /// Kills the master; returns its port, which [`Self::master_port`] no longer gives after the fail-over.
     pub fn kill_master(&mut self) -> u16 {
         let master = self.master();
@@ -305,6 +310,28 @@ impl Cluster {
     /// The nodes, to kill or pause some.
     pub fn nodes(&mut self) -> &mut [RedisServer; 3] {
         &mut self.nodes
+    }
+
+    /// Moves the slot of a key, with all keys in it, to another node.
+    pub fn move_slot_of(&self, key: &str) {
+        let nodes = &self.nodes;
+        let slot = nodes[0].cli(&["cluster", "keyslot", key]);
+        let count = |node: &RedisServer| node.cli(&["cluster", "countkeysinslot", &slot]);
+        let from = nodes.iter().position(|node| count(node) != "0").expect("no node has keys in this slot");
+        let to = (from + 1) % 3;
+        let ids = nodes.each_ref().map(|node| node.cli(&["cluster", "myid"]));
+        assert_eq!(nodes[to].cli(&["cluster", "setslot", &slot, "importing", &ids[from]]), "OK");
+        assert_eq!(nodes[from].cli(&["cluster", "setslot", &slot, "migrating", &ids[to]]), "OK");
+        let keys = nodes[from].cli(&["cluster", "getkeysinslot", &slot, "100"]);
+        let port = nodes[to].port().to_string();
+        let mut migrate = vec!["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"];
+        migrate.extend(keys.lines());
+        assert_eq!(nodes[from].cli(&migrate), "OK");
+        for node in [to, from, 3 - to - from] {
+            assert_eq!(nodes[node].cli(&["cluster", "setslot", &slot, "node", &ids[to]]), "OK");
+        }
+        assert_eq!(count(&nodes[from]), "0");
+        assert_ne!(count(&nodes[to]), "0");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The actor that shares the groups with other replicas: says that this one lives, claims groups and gives them up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::actor::group::GroupMsg;
 use crate::actor::lease::Lease;
 use crate::actor::messenger::{Message, Messenger};
 use crate::actor::supervisor::SupervisorMsg;
-use crate::id::GroupName;
+use crate::id::{GroupName, ReplicaId};
 use crate::machine::placement;
 use crate::port::replicas::{BEAT_EVERY, LEASE, Notice, Report, Roster};
 use crate::port::{Replicas, StoreError};
@@ -30,12 +30,16 @@ const HAND_OVER_GRACE: Duration = Duration::from_secs(1);
 /// Beats after the store was away at which groups look into their inboxes: what was refused as too late may have been
 /// recorded all the same.
 const LOOKS: u8 = 3;
+/// So many of the last commands that others sent are remembered: a message may arrive twice.
+const ASKED_MAX: usize = 1024;
 /// Longest time of one call to the store: an answer that comes later is of no use.
 const CALL_DEADLINE: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 
 /// How long a group is left alone whose owner did not say that it gives it up: a store that was emptied shows no owner
 /// either, and an owner that lives claims its groups again with its next beat.
 const CLAIM_AFTER: Duration = Duration::from_secs(2);
+/// Most names of groups in a log line.
+const SHOWN_MAX: usize = 10;
 /// How long one that has given everything up is still seen to live, so that the others see that it left of its own.
 const FAREWELL: Duration = Duration::from_millis(300);
 
@@ -110,6 +114,10 @@ pub(crate) struct State {
     looks: u8,
     leaving: bool,
     garbled: bool,
+    /// The last commands that others sent, oldest first.
+    asked: VecDeque<(ReplicaId, u64)>,
+    /// Groups of others that are not in this replica's configuration.
+    foreign: BTreeSet<GroupName>,
     /// Ends what is out with this actor, however it ends.
     ended: DropGuard,
 }
@@ -135,6 +143,8 @@ impl Actor for ReplicaActor {
             looks: 0,
             leaving: false,
             garbled: false,
+            asked: VecDeque::new(),
+            foreign: BTreeSet::new(),
             ended: CancellationToken::new().drop_guard(),
         };
         state.listen(&myself);
@@ -260,6 +270,7 @@ impl State {
                 }
                 let before = std::mem::replace(&mut self.beat_at, began);
                 self.args.beats.renew(began);
+                self.note_foreign(&roster);
                 if !self.leaving {
                     self.follow(myself, began, &roster, before.elapsed() < LEASE);
                     self.roster = roster;
@@ -324,6 +335,25 @@ impl State {
         for group in hand_over.into_iter().filter(free).take(moves).collect::<Vec<_>>() {
             self.end(myself, &group, Phase::HandingOver, REBALANCE_GRACE);
         }
+    }
+
+    /// Says which groups of others are not in this replica's configuration, when that changed.
+    fn note_foreign(&mut self, roster: &Roster) {
+        let mine: BTreeSet<&GroupName> = self.args.groups.iter().collect();
+        let theirs = roster.replicas.values().flat_map(|report| &report.groups);
+        let foreign: BTreeSet<GroupName> = theirs.filter(|group| !mine.contains(group)).cloned().collect();
+        if foreign == self.foreign {
+            return;
+        }
+        if !foreign.is_empty() {
+            let groups: Vec<&str> = foreign.iter().take(SHOWN_MAX).map(GroupName::as_str).collect();
+            tracing::warn!(
+                count = foreign.len(),
+                groups = groups.join(", "),
+                "other replicas have groups that are not in the configuration of this one: their jobs are not matched when they are delivered here: give all the same configuration"
+            );
+        }
+        self.foreign = foreign;
     }
 
     /// Notes since when groups have no owner, and when they may be claimed: at once when their owner left, or handed
@@ -466,6 +496,14 @@ impl State {
         match serde_json::from_str(text) {
             Ok(Message::Answer { id, answer }) => self.args.messenger.answered(id, answer),
             Ok(Message::Ask { id, from, group, command }) => {
+                let asked = (from.clone(), id);
+                if self.asked.contains(&asked) {
+                    return;
+                }
+                if self.asked.len() >= ASKED_MAX {
+                    self.asked.pop_front();
+                }
+                self.asked.push_back(asked);
                 let (directory, messenger) = (self.args.directory.clone(), Arc::clone(&self.args.messenger));
                 self.task(async move {
                     let answer = directory.command_here(group.as_str(), command).await;

@@ -33,6 +33,11 @@ const HEALTHCHECK_RETRY: Duration = Duration::from_secs(60);
 const LOOK_AFTER: Duration = Duration::from_secs(30);
 /// Time between two such looks.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Runners in a row that never come online before that is no accident.
+const ALARM_AFTER: u32 = 3;
+/// What that means as a rule.
+const NEVER_ONLINE: &str = "either the runner application in the image is older than GitHub accepts (it registers, is \
+                            refused when it asks for work, and exits): update it; or instances cannot reach GitHub";
 /// Time until a runner that should leave, and does not show it, is told again.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 
@@ -305,6 +310,7 @@ impl Group {
     fn succeeded(&mut self) {
         if self.snapshot.failures > 0 || self.snapshot.not_before.is_some() {
             self.snapshot.failures = 0;
+            self.snapshot.never_online = 0;
             self.snapshot.not_before = None;
             self.dirty = true;
         }
@@ -319,7 +325,21 @@ impl Group {
         let wait = backoff::CREATE.delay(self.snapshot.failures, self.next_chance());
         let due = runner.retry_at.unwrap_or(now).max(now + wait);
         self.snapshot.not_before = self.snapshot.not_before.max(Some(due));
-        self.snapshot.last_error = Some(LastError { at: now, text: format!("runner {}: {error}", runner.name) });
+        let created = runner
+            .removal
+            .as_ref()
+            .is_some_and(|removal| matches!(removal.reason, DeleteReason::StartTimeout | DeleteReason::InstanceGone));
+        if created && runner.online_at.is_none() {
+            self.snapshot.never_online = self.snapshot.never_online.saturating_add(1);
+        }
+        let text = match self.snapshot.never_online {
+            count if count >= ALARM_AFTER => format!(
+                "{count} runners in a row were created and never came online, the last was {} ({error}): {NEVER_ONLINE}",
+                runner.name
+            ),
+            _ => format!("runner {}: {error}", runner.name),
+        };
+        self.snapshot.last_error = Some(LastError { at: now, text });
         self.dirty = true;
         self.note_job(runner, now, Milestone::RunnerFailed { runner: runner.name.clone(), error });
     }

@@ -19,6 +19,9 @@ pub struct GroupSnapshot {
     pub looking: bool,
     /// Failed attempts to start a runner in a row.
     pub failures: u32,
+    /// Runners in a row, since one came online last, that were created and never did.
+    #[serde(default)]
+    pub never_online: u32,
     /// No runner is created before this time.
     pub not_before: Option<Timestamp>,
     /// The last error, in words, and when it came.

@@ -37,7 +37,8 @@ pub trait Replicas: Send + Sync + 'static {
     /// Gives up everything, stops counting as alive, and tells the others.
     async fn leave(&self) -> Result<(), StoreError>;
 
-    /// Sends a message to another replica, at most once. Returns whether somebody was there to take it.
+    /// Sends a message to another replica. It may get lost, and arrive twice when its first answer got lost. Returns
+    /// whether somebody was there to take it.
     async fn send(&self, to: &ReplicaId, message: String) -> Result<bool, StoreError>;
 
     /// Waits for the next thing that others tell. Only one caller waits at a time.

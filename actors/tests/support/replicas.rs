@@ -83,6 +83,8 @@ pub struct Site {
     notices: tokio::sync::Mutex<mpsc::UnboundedReceiver<Notice>>,
     /// Somebody sends to it, and nobody reads.
     pub deaf: AtomicBool,
+    /// What it sends arrives twice.
+    pub echoes: AtomicBool,
 }
 
 impl Site {
@@ -99,6 +101,7 @@ impl Site {
             refused: Mutex::default(),
             notices: tokio::sync::Mutex::new(notices),
             deaf: AtomicBool::new(false),
+            echoes: AtomicBool::new(false),
         })
     }
 
@@ -198,7 +201,11 @@ impl Replicas for Site {
 
     async fn send(&self, to: &ReplicaId, message: String) -> Result<bool, StoreError> {
         self.through().await;
-        Ok(self.earth.membership().tell(to, Notice::Message(message)))
+        let all = self.earth.membership();
+        if self.echoes.load(Ordering::SeqCst) {
+            all.tell(to, Notice::Message(message.clone()));
+        }
+        Ok(all.tell(to, Notice::Message(message)))
     }
 
     async fn next(&self) -> Notice {

@@ -29,8 +29,11 @@ impl bb8::ManageConnection for Manager {
         self.0.connect().await
     }
 
-    async fn is_valid(&self, _: &mut Link) -> Result<(), Trouble> {
-        Ok(())
+    async fn is_valid(&self, link: &mut Link) -> Result<(), Trouble> {
+        if self.0.is_current(link) {
+            return Ok(());
+        }
+        Err(Trouble { text: format!("{} has another master now", self.0.name()), definite: false })
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
@@ -53,7 +56,7 @@ impl Access {
         let connections = connections.max(2);
         let pool = Pool::builder()
             .max_size(connections)
-            .test_on_check_out(false)
+            .test_on_check_out(true)
             .connection_timeout(timeout)
             .build_unchecked(Manager(Arc::clone(&connector)));
         // All in the pool may have been cut, and the new one may have to learn the scripts.

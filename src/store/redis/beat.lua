@@ -4,7 +4,12 @@ local at = now()
 for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'replicas', '-inf', text(at))) do
   forget(id)
 end
-local new = call('ZADD', P .. 'replicas', text(at + tonumber(lease)), me) == 1
+-- A time further ahead than a lease is from before this server's clock was set back: it counts from now.
+local latest = text(at + tonumber(lease))
+for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'replicas', '(' .. latest, '+inf')) do
+  call('ZADD', P .. 'replicas', latest, id)
+end
+local new = call('ZADD', P .. 'replicas', latest, me) == 1
 call('HSET', P .. 'reports', me, report)
 call('PUBLISH', P .. 'to:' .. me, 'beat')
 if new then

@@ -13,6 +13,11 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
+-- The inbox of a group. One is called as the set that stands beside them; no group has ':' in its name.
+local function inbox_of(group)
+  return P .. 'inbox:' .. group .. (group == 'received' and ':' or '')
+end
+
 -- Whether one decimal text is a smaller number than the other.
 local function less(a, b)
   if #a ~= #b then

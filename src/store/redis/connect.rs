@@ -41,11 +41,14 @@ pub(super) struct Connector {
     learned: Mutex<Vec<(String, u16)>>,
     trouble: watch::Sender<Option<Trouble>>,
     warned: AtomicBool,
+    /// Where the last connection found the master.
+    found_at: Mutex<String>,
 }
 
 /// One connection to a master that passed all checks.
 pub(super) struct Link {
     connection: MultiplexedConnection,
+    address: String,
     /// Its answers are not waited for any more, or it led to a server that is not, or no longer, the master.
     broken: bool,
 }
@@ -99,6 +102,7 @@ impl Connector {
             learned: Mutex::new(Vec::new()),
             trouble: watch::Sender::new(None),
             warned: AtomicBool::new(false),
+            found_at: Mutex::default(),
         };
         if let Some((host, port)) = node {
             connector
@@ -244,6 +248,7 @@ impl Connector {
 
     async fn open(&self) -> Result<Link, Trouble> {
         let client = self.master().await?;
+        let address = client.get_connection_info().addr().to_string();
         let wrong = |error: RedisError| Trouble {
             text: error::words(&self.name, &error),
             definite: error::is_definite(&error),
@@ -251,7 +256,7 @@ impl Connector {
         let config = self.config();
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let connection = timeout(self.connect_timeout, connecting).await.map_err(|_| self.silent(&self.name))?;
-        let mut link = Link { connection: connection.map_err(wrong)?, broken: false };
+        let mut link = Link { connection: connection.map_err(wrong)?, address, broken: false };
         let mut commands = Pipeline::new();
         for command in script::load_all() {
             commands.add_command(command);
@@ -264,7 +269,14 @@ impl Connector {
         for note in notes.into_iter().filter(|_| !self.warned.swap(true, Ordering::Relaxed)) {
             tracing::warn!(server = self.name, "{note}");
         }
+        self.found_at.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&link.address);
         Ok(link)
+    }
+
+    /// Whether a connection leads to where the master was found last. One that was replaced while it slept goes on as
+    /// if it were the master until it is told.
+    pub(super) fn is_current(&self, link: &Link) -> bool {
+        *self.found_at.lock().unwrap_or_else(PoisonError::into_inner) == link.address
     }
 
     /// Makes a connection to the master of now, and takes note of how that went.

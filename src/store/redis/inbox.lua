@@ -2,7 +2,7 @@
 -- body and place or nothing.
 local group, after, limit = unpack(ARGV)
 local answer = {}
-for _, entry in ipairs(call('XRANGE', P .. 'inbox:' .. group, '(' .. after .. '-1', '+', 'COUNT', limit)) do
+for _, entry in ipairs(call('XRANGE', inbox_of(group), '(' .. after .. '-1', '+', 'COUNT', limit)) do
   local job = entry[2][4]
   answer[#answer + 1] = {
     entry[1], entry[2][2], entry[2][6], job,

@@ -237,6 +237,7 @@ impl Writer {
         batch: &mut [Entry],
         until: Instant,
     ) -> Result<(Vec<Value>, Result<(), StoreError>), Failed> {
+        self.link = self.link.take().filter(|link| self.access.connector().is_current(link));
         if self.link.is_none() {
             self.link = Some(self.access.link(until).await.map_err(Failed::Told)?);
         }

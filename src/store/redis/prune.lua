@@ -19,7 +19,7 @@ end
 local unread = past('inbox:received', deliveries)
 for _, entry in ipairs(unread) do
   local group, cursor, job = string.match(entry, '^(%S+) (%S+) (%S+)$')
-  call('XDEL', P .. 'inbox:' .. group, cursor .. '-1')
+  call('XDEL', inbox_of(group), cursor .. '-1')
   left(group, cursor, job)
 end
 local assigned = past('unsaved', jobs)

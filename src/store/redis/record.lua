@@ -14,7 +14,7 @@ local cursor = text(math.max(tonumber(call('GET', P .. 'cursor') or '0') + 1, at
 call('SET', P .. 'cursor', cursor)
 local answer = { 'new' }
 local function append(to, serves)
-  call('XADD', P .. 'inbox:' .. to, cursor .. '-1', 'assigned', serves, 'job', job, 'body', body)
+  call('XADD', inbox_of(to), cursor .. '-1', 'assigned', serves, 'job', job, 'body', body)
   call('ZADD', P .. 'inbox:received', received, to .. ' ' .. cursor .. ' ' .. job)
   if call('HINCRBY', P .. 'waiting', job, 1) == 1 then
     call('ZREM', P .. 'unsaved', job)

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::Redis;
-use super::script::{BEAT, CLAIM, Call, LEAVE, RELEASE};
+use super::lane::Kind;
+use super::script::{BEAT, CLAIM, Call, LEAVE, RELEASE, SEND};
 
 #[async_trait]
 impl Replicas for Redis {
@@ -21,7 +22,7 @@ impl Replicas for Redis {
     async fn beat(&self, report: &Report) -> Result<Roster, StoreError> {
         let text = serde_json::to_string(report).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let call = Call::new(&BEAT).arg(self.me.as_str()).arg(self.lease.as_micros().to_string()).arg(text);
-        let answer = self.ask(call).await?;
+        let answer = self.ask_urgently(call).await?;
         self.listener.beaten();
         let (live, owners): (Vec<(String, String)>, Vec<(String, String)>) = self.parse(answer)?;
         let mut replicas = BTreeMap::new();
@@ -41,23 +42,21 @@ impl Replicas for Redis {
     }
 
     async fn claim(&self, group: &GroupName) -> Result<bool, StoreError> {
-        let answer = self.ask(Call::new(&CLAIM).arg(group.as_str()).arg(self.me.as_str())).await?;
+        let answer = self.write(Call::new(&CLAIM).arg(group.as_str()).arg(self.me.as_str()), Kind::Plain).await?;
         Ok(answer == Value::Int(1))
     }
 
     async fn release(&self, group: &GroupName) -> Result<(), StoreError> {
-        self.ask(Call::new(&RELEASE).arg(group.as_str()).arg(self.me.as_str())).await.map(drop)
+        self.write(Call::new(&RELEASE).arg(group.as_str()).arg(self.me.as_str()), Kind::Plain).await.map(drop)
     }
 
     async fn leave(&self) -> Result<(), StoreError> {
-        self.ask(Call::new(&LEAVE).arg(self.me.as_str())).await.map(drop)
+        self.ask_urgently(Call::new(&LEAVE).arg(self.me.as_str())).await.map(drop)
     }
 
     async fn send(&self, to: &ReplicaId, message: String) -> Result<bool, StoreError> {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(format!("{}to:{to}", self.access.connector().prefix())).arg(format!("msg {message}"));
-        let heard = self.ask_command(command).await?;
-        Ok(matches!(heard, Value::Int(1..)))
+        let heard = self.ask(Call::new(&SEND).arg(to.as_str()).arg(message)).await?;
+        Ok(heard == Value::Int(1))
     }
 
     async fn next(&self) -> Notice {

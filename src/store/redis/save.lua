@@ -34,7 +34,7 @@ for n = 7, #ARGV, 4 do
 end
 if cursor ~= '' then
   call('HSET', P .. 'groups', group, snapshot)
-  local inbox = P .. 'inbox:' .. group
+  local inbox = inbox_of(group)
   repeat
     local entries = call('XRANGE', inbox, '-', cursor .. '-1', 'COUNT', 500)
     for _, entry in ipairs(entries) do

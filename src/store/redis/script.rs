@@ -49,6 +49,7 @@ scripts! {
     RECORD = "record.lua";
     RELEASE = "release.lua";
     SAVE = "save.lua";
+    SEND = "send.lua";
     SET_ASIDE = "set_aside.lua";
 }
 

@@ -1,6 +1,6 @@
 -- Moves an entry that cannot be read out of the way, unless it was replaced meanwhile.
 local kind, key, group, reason, found, kept = unpack(ARGV)
-local inbox = P .. 'inbox:' .. group
+local inbox = inbox_of(group)
 local body, entry
 if kind == 'inbox' then
   entry = call('XRANGE', inbox, key .. '-1', key .. '-1')[1]

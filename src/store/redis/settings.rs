@@ -17,7 +17,7 @@ pub struct Settings {
     pub manager: ManagerName,
     /// This process.
     pub replica: ReplicaId,
-    /// Most connections, at least 2; one more listens to other replicas. Default 8.
+    /// Most connections for reads, at least 2; up to four more are for writes and for other replicas. Default 8.
     pub connections: u32,
     /// Longest time to make a connection, and longest for each question on the way to it. Default 1 s.
     pub connect_timeout: Duration,

@@ -419,6 +419,34 @@ fn a_burst_that_fails_together_waits_no_longer_than_one_that_fails() {
 }
 
 #[test]
+fn runners_that_never_come_online_again_and_again_are_one_alarm_with_its_likely_cause() {
+    let mut w = World::new(0, 1);
+    w.deliver("q1", 1, Queued, None);
+    for count in 1..=4 {
+        while w.in_state(RunnerState::Registering).is_empty() {
+            w.pass(60);
+        }
+        w.start_all();
+        let name = w.in_state(RunnerState::Starting)[0].clone();
+        w.pass(3600);
+        w.runner_event(&name, Event::RegistrationLookedUp(Ok(None)));
+        w.runner_event(&name, Event::Deregistered(Ok(crate::port::github::Deregistered::Absent)));
+        w.runner_event(&name, Event::InstanceDeleted(Ok(())));
+        let text = &w.group.snapshot().last_error.as_ref().unwrap().text;
+        let alarm = text.starts_with(&format!("{count} runners in a row were created and never came online"));
+        assert_eq!(alarm && text.contains("older than GitHub accepts"), count >= 3, "{text}");
+        assert!(text.contains(name.as_str()), "{text}");
+    }
+    while w.in_state(RunnerState::Registering).is_empty() {
+        w.pass(60);
+    }
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.runner_event(&name, Event::RegistrationLookedUp(Ok(Some(remote(name.as_str(), true, false)))));
+    assert_eq!(w.group.snapshot().never_online, 0);
+}
+
+#[test]
 fn a_runner_that_was_quick_proves_that_it_works_again() {
     let mut w = World::new(0, 5);
     for job in 1..=3 {
