@@ -2,7 +2,13 @@
 
 mod answer;
 mod auth;
-mod budget;
+mod connect;
+mod gateway;
+mod job;
+mod limits;
+mod pages;
+mod places;
+mod records;
 mod rest;
 mod runner_group;
 mod single_flight;
@@ -16,7 +22,7 @@ use std::time::Duration;
 use actors::id::{RunnerGroupId, RunnerId, RunnerName};
 use actors::model::secret::Secret;
 use actors::model::settings::{Arch, GroupSettings, Os, Scope};
-use actors::port::github::{Deregistered, JitRequest, Registration, RemoteRunner};
+use actors::port::github::{Budget, Deregistered, JitRequest, Registration, RemoteRunner};
 use actors::port::{GitHub, GitHubError, Observer};
 use async_trait::async_trait;
 use http::Method;
@@ -40,8 +46,14 @@ pub struct Settings {
     pub base_url: String,
     /// As whom.
     pub credential: Credential,
-    /// Longest time from sending a request until its answer is read. Default 30 s.
+    /// Name of the credential in metrics and in [`Client::budget`]. Default `token` or `app`.
+    pub name: String,
+    /// Longest time from sending a request until its answer is read; reading that is repeated takes twice this at most.
+    /// Default 30 s.
     pub request_timeout: Duration,
+    /// Pause before reading is repeated, which happens twice at most; twice as long the second time, and up to half of
+    /// it is left to chance. Default 500 ms.
+    pub retry_pause: Duration,
     /// Longest time for a TCP connection to be made, within `request_timeout`. Default 10 s.
     pub connect_timeout: Duration,
     /// The `User-Agent` header, which GitHub demands. Default `runner-manager/<version>`.
@@ -56,8 +68,10 @@ impl Settings {
     pub fn new(base_url: impl Into<String>, credential: Credential) -> Self {
         Self {
             base_url: base_url.into(),
+            name: credential.name().to_owned(),
             credential,
             request_timeout: Duration::from_secs(30),
+            retry_pause: Duration::from_millis(500),
             connect_timeout: Duration::from_secs(10),
             user_agent: concat!("runner-manager/", env!("CARGO_PKG_VERSION")).to_owned(),
             max_concurrency: 32,
@@ -118,10 +132,12 @@ pub enum InvalidSettings {
     Tls(String),
 }
 
-/// The adapter of the port [`GitHub`]. It repeats no call by itself: the caller decides on the error's type. While a
-/// limit of GitHub's lasts, calls fail at once and nothing is sent.
+/// The adapter of the ports [`GitHub`] and [`Records`](actors::port::github::Records), for one credential: all its calls
+/// pass one gate. It repeats only reading: else the caller decides on the error's type. While a limit of GitHub's
+/// lasts, calls fail at once and nothing is sent.
 pub struct Client {
     rest: Rest,
+    repositories: records::Repositories,
     downloads: Mutex<HashMap<Scope, Arc<SingleFlight<Downloads>>>>,
     without_groups: Mutex<HashSet<Scope>>,
 }
@@ -140,7 +156,18 @@ impl Client {
     pub fn new(settings: Settings, observer: Arc<dyn Observer>) -> Result<Self, InvalidSettings> {
         let auth = auth::Auth::new(&settings.credential)?;
         let transport = transport::Transport::new(&settings, observer)?;
-        Ok(Self { rest: Rest { transport, auth }, downloads: Mutex::default(), without_groups: Mutex::default() })
+        Ok(Self {
+            rest: Rest { transport, auth },
+            repositories: records::Repositories::default(),
+            downloads: Mutex::default(),
+            without_groups: Mutex::default(),
+        })
+    }
+
+    /// What may still be asked of GitHub, and what keeps it from being asked.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.rest.transport.budget()
     }
 
     fn downloads(&self, scope: &Scope) -> Arc<SingleFlight<Downloads>> {
@@ -188,7 +215,7 @@ impl GitHub for Client {
         let about = Scoped { operation: "list_runners", scope };
         let mut runners = BTreeMap::new();
         for _ in 0..READS_MAX {
-            let listing = self.rest.list::<wire::Runners>(&about, "/actions/runners", |_| false).await?;
+            let listing = self.rest.list::<wire::Runners>(&about, "/actions/runners").await?;
             runners.extend(listing.items.into_iter().map(|runner| (runner.id, RemoteRunner::from(runner))));
             if listing.steady {
                 break;
@@ -201,7 +228,8 @@ impl GitHub for Client {
         let about = Scoped { operation: "find_runner", scope };
         let wanted = |runner: &wire::Runner| runner.name == name.as_str();
         let path = format!("/actions/runners?name={name}");
-        let listing = self.rest.list::<wire::Runners>(&about, &path, wanted).await?;
+        let found = |runners: &[wire::Runner]| runners.iter().any(wanted);
+        let listing = self.rest.list_until::<wire::Runners>(&about, &path, found).await?;
         Ok(listing.items.into_iter().find(wanted).map(RemoteRunner::from))
     }
 
@@ -216,7 +244,7 @@ impl GitHub for Client {
     }
 
     async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<String, GitHubError> {
-        let fetch = async {
+        let fetch = async |_| {
             let about = Scoped { operation: "runner_download", scope };
             let offered = self.rest.get(&about, "/actions/runners/downloads").await?.json()?;
             Ok(Downloads { at: Instant::now(), offered: Arc::new(offered) })

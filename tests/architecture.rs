@@ -69,6 +69,7 @@ const WALLED: &[(&str, &[&str])] = &[
     ("poem", &["http", "demo"]),
     ("poem_openapi", &["http", "demo"]),
     ("octocrab", &["github"]),
+    ("jsonwebtoken", &["github"]),
     ("rusqlite", &["store"]),
     ("redis", &["store"]),
     ("bb8_redis", &["store"]),

@@ -116,6 +116,16 @@ async fn every_status_has_its_typed_outcome_for_every_method() {
 }
 
 #[tokio::test]
+async fn a_refused_token_is_told_from_a_refused_app() {
+    let server = MockServer::start().await;
+    let bad = json!({"message": "Bad credentials"});
+    Mock::given(any()).respond_with(ResponseTemplate::new(401).set_body_json(bad)).mount(&server).await;
+    let error = client(&server.uri()).delete_runner(&organization(), RunnerId(1)).await.unwrap_err();
+    let text = "GitHub refuses the credential: the token is wrong, has expired or was revoked: DELETE /orgs/octo-org/";
+    assert!(error.to_string().starts_with(text), "{error}");
+}
+
+#[tokio::test]
 async fn answers_that_are_not_json_are_unknown_and_repeat_nothing() {
     let server = MockServer::start().await;
     for (status, body) in
@@ -285,7 +295,7 @@ async fn downloads_are_asked_for_once_and_a_missing_one_says_what_there_is() {
 #[tokio::test]
 async fn failed_downloads_are_asked_for_again() {
     let server = MockServer::start().await;
-    Mock::given(any()).respond_with(ResponseTemplate::new(502)).up_to_n_times(1).mount(&server).await;
+    Mock::given(any()).respond_with(ResponseTemplate::new(502)).up_to_n_times(3).mount(&server).await;
     Mock::given(any()).respond_with(downloads()).mount(&server).await;
     let client = client(&server.uri());
     assert_eq!(outcome(&client, "runner_download").await.0, "unknown");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use runner_manager::demo::github::{
     Action, Conclusion, DeliveryStatus, Fault, HookFault, JobId, JobRequest, JobStatus, Operation, Repository,
-    Settings, Times,
+    Resource, Settings, Times,
 };
 use runner_manager::demo::runner;
 use serde_json::{Value, json};
@@ -338,6 +338,48 @@ async fn the_rate_limit_is_counted_and_enforced() {
     let limits = stage.call("GET", "/rate_limit", Value::Null).await;
     assert_eq!(limits.status, 200, "asking for the limits is free");
     assert_eq!(limits.body["resources"]["core"]["remaining"], 0);
+}
+
+#[tokio::test]
+async fn limits_are_counted_by_resource_and_start_anew() {
+    let settings = Settings { registration_limit: Some(1), rate_window: Duration::from_secs(1), ..Settings::default() };
+    let stage = Stage::set(settings).await;
+    let generate = format!("{RUNNERS}/generate-jitconfig");
+    let body = |name: &str| json!({"name": name, "runner_group_id": 1, "labels": ["linux"]});
+    let made = stage.call("POST", &generate, body("one")).await;
+    assert_eq!(
+        (made.status, &made.headers["x-ratelimit-resource"]),
+        (201, &"actions_runner_registration".parse().unwrap())
+    );
+    let refused = stage.call("POST", &generate, body("two")).await;
+    assert_eq!((refused.status, &refused.headers["x-ratelimit-remaining"]), (403, &"0".parse().unwrap()));
+    assert_eq!(stage.call("GET", RUNNERS, Value::Null).await.status, 200);
+    let begun = Instant::now();
+    while stage.call("POST", &generate, body("two")).await.status == 403 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the limit never starts anew");
+    }
+    stage.github.set_limit(Resource::Core, 1);
+    assert_eq!(stage.call("GET", "/rate_limit", Value::Null).await.body["resources"]["core"]["limit"], 1);
+}
+
+#[tokio::test]
+async fn an_unchanged_answer_is_304_and_costs_nothing() {
+    let stage = Stage::set(Settings::default()).await;
+    let url = format!("{}{RUNNERS}", stage.github.url());
+    let client = reqwest::Client::builder().user_agent("tests").no_proxy().build().unwrap();
+    let ask = async |etag: &str| {
+        let request = client.get(&url).bearer_auth(&stage.token).header("if-none-match", etag);
+        let answer = request.send().await.unwrap();
+        let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+        (answer.status().as_u16(), header("etag"), header("x-ratelimit-used"))
+    };
+    let (status, etag, used) = ask("\"other\"").await;
+    assert_eq!((status, used.as_str()), (200, "1"));
+    assert_eq!(ask(&etag).await, (304, etag.clone(), "1".to_owned()));
+    stage.register("new", &LABELS).await;
+    let (status, other, used) = ask(&etag).await;
+    assert_eq!((status, used.as_str()), (200, "3"), "the registration and this one");
+    assert_ne!(other, etag);
 }
 
 #[tokio::test]

@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jsonschema::Validator;
-use runner_manager::demo::github::{Conclusion, JobRequest, JobStatus, Repository, Settings};
+use runner_manager::demo::github::{
+    AppTrouble, Conclusion, Fault, HookOwner, JobRequest, JobStatus, Repository, Settings, Times,
+};
 use serde_json::{Value, json};
 use support::openapi::{Spec, validate_request, validate_response};
 use support::simulated::{Answer, Stage, until};
@@ -126,7 +128,8 @@ async fn every_answer_is_valid_by_githubs_description() {
     let busy = format!("/orgs/octo-org/actions/runners/{}", runner.id);
     on.call("GET", &busy, none.clone(), 200).await;
     on.call("DELETE", &busy, none.clone(), 422).await;
-    for id in [waiting, cancelled, running, queued] {
+    let neighbour = on.stage.github.queue_job(JobRequest { run_of: Some(running), ..request() });
+    for id in [waiting, cancelled, running, queued, neighbour] {
         let job = on.call("GET", &format!("{app}/jobs/{id}"), none.clone(), 200).await;
         let run = format!("{app}/runs/{}", job.body["run_id"]);
         on.call("GET", &run, none.clone(), 200).await;
@@ -153,12 +156,71 @@ async fn every_answer_is_valid_by_githubs_description() {
         ("POST", "/app/installations/1/access_tokens", 201),
         ("POST", "/app/installations/2/access_tokens", 404),
         ("GET", "/app/hook/deliveries?per_page=2", 200),
+        ("GET", "/app/hook/config", 200),
     ] {
         let answer = on.stage.try_call(method, path, none.clone(), &token).await.unwrap();
         on.check(method, path, none.clone(), status, answer);
     }
+    check_hooks_of_others(&mut on).await;
+    check_refusals(&mut on).await;
     assert!(on.problems.is_empty(), "{} problems:\n{}", on.problems.len(), on.problems.join("\n"));
     assert!(on.calls > 70, "only {} calls were checked", on.calls);
+}
+
+/// The webhook of a repository, and of the App.
+async fn check_hooks_of_others(on: &mut Checked) {
+    let none = Value::Null;
+    assert_eq!(on.call("GET", "/orgs/octo-org/hooks?per_page=100", none.clone(), 200).await.body[0]["id"], 4001);
+    assert_eq!(on.call("GET", "/repos/octo-org/app/hooks", none.clone(), 200).await.body, json!([]));
+    for (owner, home) in [(HookOwner::Repository("app".to_owned()), "/repos/octo-org/app/hooks"), (HookOwner::App, "")]
+    {
+        let stage = Stage::set(Settings { hook_owner: owner, ..Settings::default() }).await;
+        stage.hooks.answer_with(500);
+        stage.github.queue_job(JobRequest::new(LABELS, Duration::ZERO));
+        until("the webhook is answered", || stage.github.hook_counts().failed == 1).await;
+        let before = std::mem::replace(&mut on.stage, stage);
+        if home.is_empty() {
+            let token = app_token();
+            let mut history = Value::Null;
+            for path in ["/app/hook/config", "/app/hook/deliveries"] {
+                let answer = on.stage.try_call("GET", path, none.clone(), &token).await.unwrap();
+                history = on.check("GET", path, none.clone(), 200, answer).body;
+            }
+            let path = format!("/app/hook/deliveries/{}/attempts", history[0]["id"]);
+            let answer = on.stage.try_call("POST", &path, none.clone(), &token).await.unwrap();
+            on.check("POST", &path, none.clone(), 202, answer);
+        } else {
+            assert_eq!(on.call("GET", home, none.clone(), 200).await.body[0]["id"], 4001);
+            let history = on.call("GET", &format!("{home}/4001/deliveries"), none.clone(), 200).await.body;
+            let path = format!("{home}/4001/deliveries/{}/attempts", history[0]["id"]);
+            on.call("POST", &path, none.clone(), 202).await;
+        }
+        on.stage = before;
+    }
+}
+
+/// What is refused on purpose is refused in GitHub's words.
+async fn check_refusals(on: &mut Checked) {
+    let none = Value::Null;
+    let runners = "/orgs/octo-org/actions/runners";
+    let wait = Duration::from_secs(7);
+    for (fault, status) in [
+        (Fault::Status(502), 502),
+        (Fault::RateLimited(wait), 429),
+        (Fault::SecondaryLimit(wait), 403),
+        (Fault::UsedUp(wait), 403),
+        (Fault::Busy(true), 200),
+    ] {
+        on.stage.github.fail(None, fault, Times::Next(1));
+        on.call("GET", runners, none.clone(), status).await;
+    }
+    let token = app_token();
+    let path = "/app/installations/1/access_tokens";
+    for (trouble, status) in [(AppTrouble::WrongKey, 401), (AppTrouble::Suspended, 403)] {
+        on.stage.github.set_app_trouble(trouble);
+        let answer = on.stage.try_call("POST", path, none.clone(), &token).await.unwrap();
+        on.check("POST", path, none.clone(), status, answer);
+    }
 }
 
 fn app_token() -> String {

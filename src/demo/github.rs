@@ -6,8 +6,10 @@
 
 mod api;
 mod faults;
+mod history;
 mod hooks;
 mod jobs;
+mod limits;
 mod log;
 mod rest;
 mod service;
@@ -30,8 +32,8 @@ pub use faults::{Fault, HookFault, Times};
 pub use hooks::{Action, Delivery, DeliveryStatus};
 pub use jobs::{Conclusion, Job, JobId, JobRequest, JobRunner, JobStatus};
 pub use log::{Operation, RequestRecord};
-pub use settings::{Repository, Settings};
-pub use state::{GroupScope, RunnerGroup, Scope};
+pub use settings::{HookOwner, Repository, Settings};
+pub use state::{AppTrouble, GroupScope, Resource, RunnerGroup, Scope};
 
 use state::{Shared, World};
 
@@ -244,6 +246,31 @@ impl SimulatedGitHub {
     /// Everything goes right again.
     pub fn clear_faults(&self) {
         self.shared.lock().faults = faults::Faults::default();
+    }
+
+    /// How many requests may be made in a window from now on; of [`Resource::Registration`], from now on a resource of
+    /// its own.
+    pub fn set_limit(&self, resource: Resource, limit: u64) {
+        let mut world = self.shared.lock();
+        match resource {
+            Resource::Core => world.settings.rate_limit = limit,
+            Resource::Registration => world.settings.registration_limit = Some(limit),
+        }
+    }
+
+    /// Something is wrong with the App from now on; none: everything is right again.
+    pub fn set_app_trouble(&self, trouble: impl Into<Option<AppTrouble>>) {
+        self.shared.lock().app_trouble = trouble.into();
+    }
+
+    /// Ends every token of the App's installation now.
+    pub fn revoke_tokens(&self) {
+        self.shared.lock().tokens.clear();
+    }
+
+    /// Gives a repository another name; calls under the old one are redirected. False when there is none.
+    pub fn rename_repository(&self, old: &str, new: &str) -> bool {
+        self.shared.lock().rename(old, new)
     }
 
     /// Delivers the event of that GUID once more; false when it is not remembered.

@@ -25,12 +25,26 @@ pub(super) struct Answer {
 /// What is left of a limit.
 pub(super) struct Left {
     pub(super) resource: &'static str,
+    pub(super) limit: Option<u64>,
     pub(super) remaining: u64,
+    /// When it starts anew, by GitHub's clock.
+    pub(super) resets_at: Option<Timestamp>,
+    /// The same, from now.
+    pub(super) resets_in: Duration,
+}
+
+/// What a refusal for a limit says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// How long to wait, if it says so.
+    pub(super) wait: Option<Duration>,
+    /// Whether nothing is left of a resource until it starts anew. Else GitHub was asked too much at once.
+    pub(super) used_up: bool,
 }
 
 impl Answer {
-    /// Whether GitHub refused because of a limit, and how long it asked to wait, if it said so.
-    pub(super) fn limited(&self) -> Option<Option<Duration>> {
+    /// Whether GitHub refused because of a limit.
+    pub(super) fn limited(&self) -> Option<Refusal> {
         let retry_after = self.number("retry-after").map(Duration::from_secs);
         let exhausted = self.number("x-ratelimit-remaining") == Some(0);
         let limited = match self.status {
@@ -38,8 +52,9 @@ impl Answer {
             StatusCode::FORBIDDEN => retry_after.is_some() || exhausted || self.speaks_of_a_limit(),
             _ => false,
         };
-        let said = retry_after.or_else(|| if exhausted { self.until_reset() } else { None });
-        limited.then(|| said.map(|wait| wait.clamp(Duration::from_secs(1), RETRY_MAX)))
+        let used_up = exhausted && retry_after.is_none();
+        let said = retry_after.or_else(|| if used_up { self.until_reset() } else { None });
+        limited.then(|| Refusal { wait: said.map(|wait| wait.clamp(Duration::from_secs(1), RETRY_MAX)), used_up })
     }
 
     fn speaks_of_a_limit(&self) -> bool {
@@ -48,19 +63,33 @@ impl Answer {
     }
 
     fn until_reset(&self) -> Option<Duration> {
-        let reset = i64::try_from(self.number("x-ratelimit-reset")?).ok()?;
-        Some(Duration::from_secs(reset.saturating_sub(self.date().as_second()).max(0).unsigned_abs()))
+        Some(Duration::try_from(self.reset()?.duration_since(self.date())).unwrap_or_default())
+    }
+
+    fn reset(&self) -> Option<Timestamp> {
+        Timestamp::from_second(i64::try_from(self.number("x-ratelimit-reset")?).ok()?).ok()
+    }
+
+    /// GitHub's clock when it answered, if it tells.
+    pub(super) fn sent_at(&self) -> Option<Timestamp> {
+        let date = self.text("date").and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        date.map(|date| date.timestamp())
     }
 
     /// GitHub's clock, or ours where it does not tell.
     pub(super) fn date(&self) -> Timestamp {
-        let date = self.text("date").and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-        date.map_or_else(Timestamp::now, |date| date.timestamp())
+        self.sent_at().unwrap_or_else(Timestamp::now)
     }
 
     /// What is left of the limit that this call counted against.
     pub(super) fn left(&self) -> Option<Left> {
-        Some(Left { resource: self.resource(), remaining: self.number("x-ratelimit-remaining")? })
+        Some(Left {
+            resource: self.resource(),
+            limit: self.number("x-ratelimit-limit"),
+            remaining: self.number("x-ratelimit-remaining")?,
+            resets_at: self.reset(),
+            resets_in: self.until_reset().unwrap_or_default().min(RETRY_MAX),
+        })
     }
 
     /// The limit that this call counted against, a bounded word. `core` where GitHub does not tell.
@@ -180,14 +209,16 @@ mod tests {
             ("x-ratelimit-reset", "1700000090"),
             ("date", "Tue, 14 Nov 2023 22:13:20 GMT"),
         ];
-        let seconds = |n| Some(Some(Duration::from_secs(n)));
-        assert_eq!(answer(403, &[("retry-after", "30")], "{}").limited(), seconds(30));
-        assert_eq!(answer(429, &[("retry-after", "0")], "{}").limited(), seconds(1));
-        assert_eq!(answer(429, &[("retry-after", "99999999")], "{}").limited(), seconds(3600));
-        assert_eq!(answer(403, &exhausted, "{}").limited(), seconds(90));
-        assert_eq!(answer(403, &exhausted[..1], "{}").limited(), Some(None));
-        assert_eq!(answer(403, &[("x-ratelimit-remaining", "17")], secondary).limited(), Some(None));
-        assert_eq!(answer(429, &[], "").limited(), Some(None));
+        let wait = |seconds| Some(Refusal { wait: Some(Duration::from_secs(seconds)), used_up: false });
+        let unsaid = |used_up| Some(Refusal { wait: None, used_up });
+        assert_eq!(answer(403, &[("retry-after", "30")], "{}").limited(), wait(30));
+        assert_eq!(answer(429, &[("retry-after", "0")], "{}").limited(), wait(1));
+        assert_eq!(answer(429, &[("retry-after", "99999999")], "{}").limited(), wait(3600));
+        let used_up = Refusal { wait: Some(Duration::from_secs(90)), used_up: true };
+        assert_eq!(answer(403, &exhausted, "{}").limited(), Some(used_up));
+        assert_eq!(answer(403, &exhausted[..1], "{}").limited(), unsaid(true));
+        assert_eq!(answer(403, &[("x-ratelimit-remaining", "17")], secondary).limited(), unsaid(false));
+        assert_eq!(answer(429, &[], "").limited(), unsaid(false));
         assert_eq!(answer(403, &[("x-ratelimit-remaining", "17")], "{}").limited(), None);
         assert_eq!(answer(200, &exhausted, "{}").limited(), None);
         assert_eq!(answer(503, &[("retry-after", "30")], "{}").limited(), None);

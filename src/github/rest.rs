@@ -1,4 +1,4 @@
-//! Calls about one scope: authorized, in JSON, in pages.
+//! Calls as somebody: authorized, in JSON, in pages.
 
 use actors::model::settings::Scope;
 use actors::port::GitHubError;
@@ -6,7 +6,7 @@ use http::Method;
 use serde::Serialize;
 
 use super::answer::Answer;
-use super::auth::Auth;
+use super::auth::{Auth, Whom};
 use super::transport::{Call, Transport};
 use super::wire::{Page, scope_path};
 
@@ -38,7 +38,7 @@ pub(super) struct Listing<T> {
 impl Rest {
     /// Asks for what is at `path` below the scope.
     pub(super) async fn get(&self, about: &Scoped<'_>, path: &str) -> Result<Answer, GitHubError> {
-        self.call(about, Method::GET, path, String::new(), &[]).await
+        self.below(about, Method::GET, path, String::new(), &[]).await
     }
 
     /// Deletes what is at `path` below the scope. `answers` are statuses that are answers beside 2xx.
@@ -48,7 +48,7 @@ impl Rest {
         path: &str,
         answers: &'static [u16],
     ) -> Result<Answer, GitHubError> {
-        self.call(about, Method::DELETE, path, String::new(), answers).await
+        self.below(about, Method::DELETE, path, String::new(), answers).await
     }
 
     /// Sends `body` to `path` below the scope.
@@ -61,37 +61,47 @@ impl Rest {
     ) -> Result<Answer, GitHubError> {
         let body =
             serde_json::to_string(body).map_err(|error| GitHubError::Invalid(format!("{method} {path}: {error}")))?;
-        self.call(about, method, path, body, &[]).await
+        self.below(about, method, path, body, &[]).await
     }
 
-    /// Every page of the listing at `path` (with a query or none) below the scope, until `enough` says so.
-    pub(super) async fn list<P: Page>(
+    /// Every page of the listing at `path` below the scope.
+    pub(super) async fn list<P: Page>(&self, about: &Scoped<'_>, path: &str) -> Result<Listing<P::Item>, GitHubError> {
+        self.list_until::<P>(about, path, |_| false).await
+    }
+
+    /// The pages of the listing at `path` (with a query or none) below the scope, until `enough` says of all that was
+    /// read that it is.
+    pub(super) async fn list_until<P: Page>(
         &self,
         about: &Scoped<'_>,
         path: &str,
-        enough: impl Fn(&P::Item) -> bool,
+        enough: impl Fn(&[P::Item]) -> bool,
     ) -> Result<Listing<P::Item>, GitHubError> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let first = format!("{}{path}{separator}per_page={PER_PAGE}", scope_path(about.scope));
+        // A search for one name is asked once: there is nothing to know again.
+        let kept = !path.contains("?name=");
         let mut next = Some(first.clone());
         let mut listing = Listing { items: Vec::new(), steady: true };
         let mut total = None;
         for page in 0..PAGES_MAX {
             let Some(path) = next else { return Ok(listing) };
-            let answer = self.authorized(about, Method::GET, path, String::new(), &[]).await?;
+            let call =
+                Call { operation: about.operation, method: Method::GET, path, body: String::new(), answers: &[], kept };
+            let answer = self.call(Whom::Scope(about.scope), &call).await?;
             next = answer.next();
             let answer: P = answer.json()?;
             listing.steady &= page == 0 || total == answer.total();
             total = answer.total();
             listing.items.extend(answer.items());
-            if listing.items.iter().any(&enough) {
+            if enough(&listing.items) {
                 return Ok(listing);
             }
         }
         Err(GitHubError::Unknown(format!("GET {first} has more than {PAGES_MAX} pages")))
     }
 
-    async fn call(
+    async fn below(
         &self,
         about: &Scoped<'_>,
         method: Method,
@@ -99,26 +109,22 @@ impl Rest {
         body: String,
         answers: &'static [u16],
     ) -> Result<Answer, GitHubError> {
-        self.authorized(about, method, format!("{}{path}", scope_path(about.scope)), body, answers).await
+        let path = format!("{}{path}", scope_path(about.scope));
+        let call = Call { operation: about.operation, method, path, body, answers, kept: false };
+        self.call(Whom::Scope(about.scope), &call).await
     }
 
-    /// A refused installation token is renewed once: GitHub did nothing, and it may have been revoked early.
-    async fn authorized(
-        &self,
-        about: &Scoped<'_>,
-        method: Method,
-        path: String,
-        body: String,
-        answers: &'static [u16],
-    ) -> Result<Answer, GitHubError> {
-        let call = Call { operation: about.operation, method, path, body, answers };
-        let authorization = self.auth.authorize(&self.transport, about.scope).await?;
-        match self.transport.call(&call, &authorization).await {
-            Err(GitHubError::Unauthorized(_)) if self.auth.renew(&authorization).await => {
-                let authorization = self.auth.authorize(&self.transport, about.scope).await?;
-                self.transport.call(&call, &authorization).await
+    /// Sends `call` as `whom`. A refused installation token or a JWT that was refused for its time is made anew once:
+    /// GitHub did nothing, and the token may have been revoked early.
+    pub(super) async fn call(&self, whom: Whom<'_>, call: &Call) -> Result<Answer, GitHubError> {
+        let authorization = self.auth.authorize(&self.transport, whom).await?;
+        let result = match self.transport.call(call, &authorization).await {
+            Err(GitHubError::Unauthorized(text)) if self.auth.renew(&authorization, &text).await => {
+                let authorization = self.auth.authorize(&self.transport, whom).await?;
+                self.transport.call(call, &authorization).await
             }
             result => result,
-        }
+        };
+        result.map_err(|error| self.auth.explain(error, whom, self.transport.skew()))
     }
 }

@@ -59,7 +59,8 @@ fn unavailable(error: &GitHubError, group: &GroupSettings) -> bool {
 
 async fn find(rest: &Rest, about: &Scoped<'_>, group: &GroupSettings) -> Result<Option<RunnerGroup>, GitHubError> {
     let ours = |found: &RunnerGroup| found.name == group.name.as_str();
-    let listing = rest.list::<wire::RunnerGroups>(about, PATH, ours).await?;
+    let enough = |found: &[RunnerGroup]| found.iter().any(ours);
+    let listing = rest.list_until::<wire::RunnerGroups>(about, PATH, enough).await?;
     Ok(listing.items.into_iter().find(ours))
 }
 
@@ -104,7 +105,7 @@ async fn adopt(
     let wanted = repositories(group);
     if !wanted.is_empty() {
         let path = format!("{path}/repositories");
-        let listing = rest.list::<wire::Repositories>(about, &path, |_| false).await?;
+        let listing = rest.list::<wire::Repositories>(about, &path).await?;
         let selected: BTreeSet<u64> = listing.items.into_iter().map(|repository| repository.id).collect();
         if selected != wanted {
             let request = SelectedRepositories { selected_repository_ids: wanted.into_iter().collect() };

@@ -18,12 +18,12 @@ impl<T> Default for SingleFlight<T> {
 }
 
 impl<T: Clone> SingleFlight<T> {
-    /// The kept value while it is `fresh`, else what `fetch` brings. A failure is handed to those who were waiting
-    /// for it and then forgotten.
-    pub(super) async fn get(
+    /// The kept value while it is `fresh`, else what `fetch`, which is given the kept one, brings. A failure is handed
+    /// to those who were waiting for it and then forgotten.
+    pub(super) async fn get<F: Future<Output = Result<T, GitHubError>>>(
         &self,
         fresh: impl FnOnce(&T) -> bool,
-        fetch: impl Future<Output = Result<T, GitHubError>>,
+        fetch: impl FnOnce(Option<T>) -> F,
     ) -> Result<T, GitHubError> {
         let asked = Instant::now();
         let mut last = self.last.lock().await;
@@ -32,7 +32,8 @@ impl<T: Clone> SingleFlight<T> {
             Some((at, Err(error))) if *at > asked => return Err(error.clone()),
             _ => {}
         }
-        let result = fetch.await;
+        let kept = last.as_ref().and_then(|(_, last)| last.clone().ok());
+        let result = fetch(kept).await;
         *last = Some((Instant::now(), result.clone()));
         result
     }
@@ -62,7 +63,7 @@ mod tests {
         let tasks = [(); 3].map(|()| {
             let (cell, fetches, result) = (Arc::clone(cell), Arc::clone(&fetches), result.clone());
             tokio::spawn(async move {
-                let fetch = async {
+                let fetch = async |_| {
                     fetches.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_secs(30)).await;
                     result

@@ -1,24 +1,25 @@
-//! One request, one answer: deadline, bounded size, redirects, limits. Never repeats a request by itself.
+//! One request, one answer: deadline, bounded size, redirects, limits, pages that did not change. Only reading is
+//! repeated.
 
+use std::collections::HashSet;
 use std::error::Error;
-use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use actors::port::github::Budget;
 use actors::port::{GitHubError, Observation, Observer};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, USER_AGENT};
-use http::{HeaderValue, Method, Request, Uri};
-use http_body_util::{BodyExt, Limited};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH, LOCATION, USER_AGENT};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use jiff::Timestamp;
+use octocrab::{OctoBody, Octocrab};
+use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::budget::Budget;
+use super::connect::{self, causes};
+use super::gateway::Gateway;
+use super::pages::{Kept, Pages};
 use super::{InvalidSettings, Settings};
 
 /// Version of the REST API that is spoken.
@@ -27,8 +28,10 @@ const API_VERSION: &str = "2022-11-28";
 const BODY_MAX: usize = 32 << 20;
 /// Redirects that are followed, as after a repository was renamed.
 const REDIRECTS_MAX: usize = 3;
-/// Unused connections are closed after this time, before GitHub does.
-const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Places that are told of when they moved.
+const MOVED_MAX: usize = 1000;
+/// How often reading is repeated after it failed.
+const RETRIES: u32 = 2;
 
 /// What to ask.
 pub(super) struct Call {
@@ -41,6 +44,25 @@ pub(super) struct Call {
     pub(super) body: String,
     /// Statuses that are answers beside 2xx; all others are errors.
     pub(super) answers: &'static [u16],
+    /// Whether the answer is kept, and asked for again only if it changed.
+    pub(super) kept: bool,
+}
+
+/// A call that failed.
+struct Failure {
+    error: GitHubError,
+    /// Whether the same call may succeed in a moment.
+    passing: bool,
+}
+
+impl Failure {
+    fn lasting(error: GitHubError) -> Self {
+        Self { error, passing: false }
+    }
+
+    fn passing(error: GitHubError) -> Self {
+        Self { error, passing: true }
+    }
 }
 
 /// As whom.
@@ -59,100 +81,159 @@ pub(super) struct Transport {
     base_path: String,
     user_agent: HeaderValue,
     request_timeout: Duration,
-    budget: Budget,
+    retry_pause: Duration,
+    gateway: Gateway,
+    pages: Pages,
+    /// GitHub's clock minus ours, in seconds, when it last answered.
+    skew: AtomicI64,
+    /// Places that were told to have moved.
+    moved: Mutex<HashSet<String>>,
     observer: Arc<dyn Observer>,
     /// Name of the credential in metrics.
-    credential: &'static str,
+    credential: String,
 }
 
 impl Transport {
     pub(super) fn new(settings: &Settings, observer: Arc<dyn Observer>) -> Result<Self, InvalidSettings> {
-        let base = base_url(&settings.base_url)?;
+        let base = connect::base_url(&settings.base_url)?;
         let user_agent = HeaderValue::from_str(&settings.user_agent)
             .map_err(|_| InvalidSettings::UserAgent(settings.user_agent.clone()))?;
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(settings.connect_timeout));
-        let tls = tls(base.scheme_str() == Some("https")).map_err(|error| InvalidSettings::Tls(error.to_string()))?;
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
-        let client: HttpClient<_, OctoBody> = HttpClient::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .build(connector);
-        let octocrab = OctocrabBuilder::new_empty().with_service(client).with_auth(AuthState::None).build();
-        let Ok(octocrab) = octocrab;
         Ok(Self {
-            octocrab,
+            octocrab: connect::client(&base, settings.connect_timeout)?,
             base_path: base.path().trim_end_matches('/').to_owned(),
             base,
             user_agent,
             request_timeout: settings.request_timeout,
-            budget: Budget::new(settings.max_concurrency),
+            retry_pause: settings.retry_pause,
+            gateway: Gateway::new(settings.max_concurrency),
+            pages: Pages::default(),
+            skew: AtomicI64::new(0),
+            moved: Mutex::default(),
             observer,
-            credential: settings.credential.name(),
+            credential: settings.name.clone(),
         })
     }
 
-    /// Sends `call` and reads the answer. Limits and statuses that are no answer to it are errors.
+    /// What may still be asked.
+    pub(super) fn budget(&self) -> Budget {
+        self.gateway.view(&self.credential)
+    }
+
+    /// GitHub's clock minus ours, in seconds, when it last answered; 0 before.
+    pub(super) fn skew(&self) -> i64 {
+        self.skew.load(Ordering::Relaxed)
+    }
+
+    /// Sends `call` and reads the answer. Limits and statuses that are no answer to it are errors. Reading is repeated
+    /// after a failure that may pass, within twice the time that one request may take. Nothing else is: it may have
+    /// been done, and whoever asked for it knows best what follows.
     pub(super) async fn call(&self, call: &Call, authorization: &Authorization) -> Result<Answer, GitHubError> {
-        let permit = self.budget.admit(&authorization.account, call.operation).await?;
-        let result = self.exchange(call, authorization).await;
+        let begun = Instant::now();
+        let mut retries = 0;
+        loop {
+            let left = (self.request_timeout * 2).saturating_sub(begun.elapsed());
+            let timeout = if retries == 0 { self.request_timeout } else { self.request_timeout.min(left) };
+            let failure = match self.once(call, authorization, timeout).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            let pause = self.retry_pause.mul_f64(f64::from(1 << retries) * (0.5 + rand::random::<f64>() / 2.0));
+            let left = (self.request_timeout * 2).saturating_sub(begun.elapsed());
+            if !failure.passing || call.method != Method::GET || retries >= RETRIES || pause >= left {
+                return Err(failure.error);
+            }
+            retries += 1;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn once(&self, call: &Call, authorization: &Authorization, timeout: Duration) -> Result<Answer, Failure> {
+        let permit = self.gateway.admit(&authorization.account, call.operation).await.map_err(Failure::lasting)?;
+        let result = self.exchange(call, authorization, timeout).await;
         let result = result.and_then(|answer| self.judge(call, authorization, answer));
         // Only now: whoever takes the place must know of a limit that was just met.
         drop(permit);
-        let outcome = result.as_ref().map_or_else(GitHubError::kind, |_| "ok");
+        let outcome = result.as_ref().map_or_else(|failure| failure.error.kind(), |_| "ok");
         self.observer.observe(&Observation::GitHubCall { operation: call.operation, outcome });
         tracing::debug!(operation = call.operation, outcome, "GitHub was called");
         result
     }
 
-    fn judge(&self, call: &Call, authorization: &Authorization, answer: Answer) -> Result<Answer, GitHubError> {
-        if let Some(left) = answer.left() {
-            let (resource, remaining) = (left.resource, left.remaining);
-            self.observer.observe(&Observation::RateLimit { credential: self.credential, resource, remaining });
+    fn judge(&self, call: &Call, authorization: &Authorization, answer: Answer) -> Result<Answer, Failure> {
+        let account = &authorization.account;
+        if let Some(now) = answer.sent_at() {
+            self.skew.store(now.as_second() - Timestamp::now().as_second(), Ordering::Relaxed);
         }
-        if let Some(said) = answer.limited() {
+        if let Some(left) = answer.left() {
+            let (credential, resource, remaining) = (self.credential.as_str(), left.resource, left.remaining);
+            self.observer.observe(&Observation::RateLimit { credential, resource, remaining });
+        }
+        self.gateway.note(account, call.operation, &answer);
+        if let Some(refusal) = answer.limited() {
             let text = answer.describe();
-            let (account, resource) = (&authorization.account, answer.resource());
-            let retry_after = self.budget.refused(account, call.operation, resource, said, &text);
-            return Err(GitHubError::RateLimited { text, retry_after });
+            let retry_after = self.gateway.refused(account, call.operation, answer.resource(), refusal, &text);
+            return Err(Failure::lasting(GitHubError::RateLimited { text, retry_after }));
         }
         if answer.status.is_success() || call.answers.contains(&answer.status.as_u16()) {
-            self.budget.answered(&authorization.account, call.operation);
+            self.gateway.answered(account, call.operation);
             return Ok(answer);
         }
-        Err(answer.error())
+        let error = answer.error();
+        Err(if answer.status.is_server_error() { Failure::passing(error) } else { Failure::lasting(error) })
     }
 
-    async fn exchange(&self, call: &Call, authorization: &Authorization) -> Result<Answer, GitHubError> {
-        tokio::time::timeout(self.request_timeout, self.follow(call, authorization)).await.unwrap_or_else(|_| {
-            let seconds = self.request_timeout.as_secs_f64();
-            Err(GitHubError::Unknown(format!("{} {} had no full answer within {seconds} s", call.method, call.path)))
-        })
+    async fn exchange(&self, call: &Call, authorization: &Authorization, timeout: Duration) -> Result<Answer, Failure> {
+        let kept = if call.kept { self.pages.get(&authorization.account, &call.path) } else { None };
+        let answer = tokio::time::timeout(timeout, self.follow(call, authorization, kept.as_ref())).await;
+        let answer = answer.unwrap_or_else(|_| {
+            let (method, path, seconds) = (&call.method, &call.path, timeout.as_secs_f64());
+            let text = format!("{method} {path} had no full answer within {seconds} s");
+            Err(Failure::passing(GitHubError::Unknown(text)))
+        })?;
+        match kept {
+            Some(kept) if answer.status == StatusCode::NOT_MODIFIED => Ok(kept.again(answer)),
+            _ => {
+                if call.kept {
+                    self.pages.keep(&authorization.account, &call.path, &answer);
+                }
+                Ok(answer)
+            }
+        }
     }
 
     /// The answer of the place that redirects lead to. GitHub wants the same request there (307, 308, and 301 and
     /// 302 as well). Only within the same server: nobody else gets the credential or is believed.
-    async fn follow(&self, call: &Call, authorization: &Authorization) -> Result<Answer, GitHubError> {
+    async fn follow(&self, call: &Call, authorization: &Authorization, kept: Option<&Kept>) -> Result<Answer, Failure> {
         let mut path = call.path.clone();
         for _ in 0..=REDIRECTS_MAX {
-            let answer = self.send(call, &path, authorization).await?;
+            let answer = self.send(call, &path, authorization, kept).await?;
             if !matches!(answer.status.as_u16(), 301 | 302 | 307 | 308) {
                 return Ok(answer);
             }
             let location = answer.text(LOCATION.as_str()).unwrap_or_default();
             let Some(next) = self.within_server(location) else {
                 let text = format!("{} was redirected to {location:?}: is the base URL right?", answer.request);
-                return Err(GitHubError::Invalid(text));
+                return Err(Failure::lasting(GitHubError::Invalid(text)));
             };
+            self.tell_of_move(&call.path, &next);
             path = next;
         }
-        Err(GitHubError::Unknown(format!(
-            "{} {} was redirected more than {REDIRECTS_MAX} times",
-            call.method, call.path
-        )))
+        let text = format!("{} {} was redirected more than {REDIRECTS_MAX} times", call.method, call.path);
+        Err(Failure::lasting(GitHubError::Unknown(text)))
+    }
+
+    /// Tells an operator once of what has another name now: webhooks use only the new one.
+    fn tell_of_move(&self, from: &str, to: &str) {
+        let place = from.split('/').take(4).collect::<Vec<_>>().join("/");
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if moved.len() < MOVED_MAX && moved.insert(place.clone()) {
+            tracing::warn!(
+                place,
+                to,
+                "GitHub has this under another name now: calls follow, but its webhooks match no group until the \
+                 configuration has the new name"
+            );
+        }
     }
 
     fn within_server(&self, location: &str) -> Option<String> {
@@ -162,27 +243,41 @@ impl Transport {
         if same { uri.path_and_query().map(ToString::to_string) } else { None }
     }
 
-    async fn send(&self, call: &Call, path: &str, authorization: &Authorization) -> Result<Answer, GitHubError> {
+    async fn send(
+        &self,
+        call: &Call,
+        path: &str,
+        authorization: &Authorization,
+        kept: Option<&Kept>,
+    ) -> Result<Answer, Failure> {
         let request = format!("{} {path}", call.method);
-        let uri = self.uri(path).map_err(|error| GitHubError::Invalid(format!("{request}: {error}")))?;
+        let invalid = |error: http::Error| Failure::lasting(GitHubError::Invalid(format!("{request}: {error}")));
         let mut builder = Request::builder()
             .method(call.method.clone())
-            .uri(uri)
+            .uri(self.uri(path).map_err(invalid)?)
             .header(USER_AGENT, &self.user_agent)
             .header(ACCEPT, "application/vnd.github+json")
             .header("x-github-api-version", API_VERSION)
             .header(AUTHORIZATION, &authorization.header);
+        if let Some(kept) = kept {
+            builder = builder.header(IF_NONE_MATCH, kept.etag());
+        }
         let body = if call.body.is_empty() {
             OctoBody::empty()
         } else {
             builder = builder.header(CONTENT_TYPE, "application/json");
             OctoBody::from(call.body.clone())
         };
-        let sent = builder.body(body).map_err(|error| GitHubError::Invalid(format!("{request}: {error}")))?;
-        let unknown =
-            |error: &(dyn Error + 'static)| GitHubError::Unknown(format!("{request} failed: {}", causes(error)));
+        let sent = builder.body(body).map_err(invalid)?;
+        let unknown = |error: &(dyn Error + 'static)| {
+            Failure::passing(GitHubError::Unknown(format!("{request} failed: {}", causes(error))))
+        };
         let (parts, body) = self.octocrab.send(sent).await.map_err(|error| unknown(&error))?.into_parts();
-        let body = Limited::new(body, BODY_MAX).collect().await.map_err(|error| unknown(&*error))?.to_bytes();
+        let body = Limited::new(body, BODY_MAX).collect().await.map_err(|error| {
+            // An answer that is too large will be so again.
+            Failure { passing: !error.is::<LengthLimitError>(), ..unknown(&*error) }
+        })?;
+        let body = body.to_bytes();
         Ok(Answer { request, status: parts.status, headers: parts.headers, body })
     }
 
@@ -193,52 +288,4 @@ impl Transport {
         parts.path_and_query = Some(path.parse()?);
         Ok(Uri::from_parts(parts)?)
     }
-}
-
-/// Checks a base URL: `http` or `https`, a host, perhaps a path.
-fn base_url(text: &str) -> Result<Uri, InvalidSettings> {
-    let invalid = |why| InvalidSettings::BaseUrl { value: text.chars().take(200).collect(), why };
-    if text.contains('@') {
-        let value = "(not shown: it may hold a password)".to_owned();
-        return Err(InvalidSettings::BaseUrl { value, why: "it must not hold a user or password" });
-    }
-    let uri: Uri = text.trim().parse().map_err(|_| invalid("it is not a URL"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(invalid("it must start with https:// or http://"));
-    }
-    if uri.query().is_some() {
-        return Err(invalid("it must not have a query"));
-    }
-    Ok(uri)
-}
-
-/// The system's certificate authorities for `https`; none are looked for where none are needed.
-fn tls(needed: bool) -> Result<ClientConfig, Box<dyn Error>> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?;
-    let builder =
-        if needed { builder.with_native_roots()? } else { builder.with_root_certificates(RootCertStore::empty()) };
-    Ok(builder.with_no_client_auth())
-}
-
-/// The causes of an error in words, outermost first, each once. An I/O error says its kind as well.
-fn causes(error: &(dyn Error + 'static)) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        let text = match cause.downcast_ref::<io::Error>() {
-            Some(io) if io.get_ref().is_none() => format!("{io} ({})", io.kind()),
-            _ => cause.to_string(),
-        };
-        next = cause.source();
-        // An outer text that ends with its cause's says nothing that the two do not say together.
-        if let Some(outer) = texts.last_mut()
-            && let Some(start) = outer.strip_suffix(&cause.to_string())
-        {
-            *outer = start.trim_end_matches([':', ' ']).to_owned();
-        }
-        texts.push(text);
-    }
-    texts.retain(|text| !text.is_empty());
-    texts.join(": ")
 }

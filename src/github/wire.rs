@@ -43,6 +43,8 @@ macro_rules! page {
 page!(Runners, runners: Runner);
 page!(RunnerGroups, runner_groups: RunnerGroup);
 page!(Repositories, repositories: Repository);
+page!(Runs, workflow_runs: super::records::Run);
+page!(Jobs, jobs: super::job::Job);
 
 #[derive(Deserialize)]
 pub(super) struct Runner {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actors::model::secret::Secret;
 use actors::port::GitHub;
+use actors::port::github::{Hook, Records};
 use runner_manager::github::{Client, Credential, InvalidSettings, Settings};
 use serde_json::json;
 use wiremock::matchers::{header, method, path};
@@ -105,9 +106,68 @@ async fn an_app_that_is_not_installed_or_cannot_sign_in_says_so() {
     let server = MockServer::start().await;
     let client = app(&server, None, KEY).unwrap();
     let error = client.list_runners(&organization()).await.unwrap_err();
-    assert_eq!(error.to_string(), "not found at GitHub: GET /orgs/octo-org/installation answered 404 Not Found");
+    let text = "not found at GitHub: GitHub App 4711 is not installed for organization octo-org: \
+                GET /orgs/octo-org/installation answered 404 Not Found";
+    assert_eq!(error.to_string(), text);
     let error = client.list_runners(&enterprise()).await.unwrap_err();
     assert_eq!(error.kind(), "invalid");
     assert!(error.to_string().contains("enterprise octo-corp"), "{error}");
     assert_eq!(app(&server, None, "s3cret").err(), Some(InvalidSettings::PrivateKey));
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_renewed_is_used_until_it_ends() {
+    for (lifetime, works) in [(290, true), (0, false)] {
+        let server = MockServer::start().await;
+        let mint = Mint { lifetime, minted: 0.into() };
+        let tokens = || Mock::given(method("POST")).and(path("/app/installations/99/access_tokens"));
+        tokens().respond_with(mint).up_to_n_times(1).mount(&server).await;
+        tokens().respond_with(ResponseTemplate::new(502)).expect(1).mount(&server).await;
+        serve(&server, "token-1", no_runners()).await;
+        let client = app(&server, Some(99), KEY).unwrap();
+        client.list_runners(&organization()).await.unwrap();
+        let second = client.list_runners(&organization()).await;
+        assert_eq!(
+            second.map(|runners| runners.len()).map_err(|error| error.kind()),
+            if works { Ok(0) } else { Err("unknown") }
+        );
+        if works {
+            client.list_runners(&organization()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_app_says_whether_it_is_its_key_its_id_or_the_clock() {
+    let refuse = |status, message: &str| ResponseTemplate::new(status).set_body_json(json!({"message": message}));
+    let late = "'Expiration time' claim ('exp') is too far in the future";
+    for (answer, calls, text) in [
+        (refuse(401, "A JSON web token could not be decoded"), 1, "the private key does not belong to GitHub App 4711"),
+        (refuse(404, "Integration not found"), 1, "there is no GitHub App 4711 at this address"),
+        (refuse(401, late), 2, "GitHub App 4711 signs in with a wrong time: GitHub's clock is 0 s ahead"),
+        (refuse(401, late).insert_header("date", "Tue, 14 Nov 2023 22:13:20 GMT"), 2, "GitHub's clock is -"),
+    ] {
+        let server = MockServer::start().await;
+        Mock::given(method("POST")).respond_with(answer).expect(calls).mount(&server).await;
+        let error = app(&server, Some(99), KEY).unwrap().list_runners(&organization()).await.unwrap_err();
+        assert_eq!(error.kind(), "unauthorized", "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn hooks_that_cannot_be_told_apart_are_an_error_and_hidden_ones_are_none() {
+    let server = MockServer::start().await;
+    let hook = |id, url: &str| json!({"id": id, "config": {"url": url}});
+    let hooks = json!([hook(1, "https://a.invalid/webhook"), hook(2, "https://b.invalid/webhook/"), hook(3, "https://c.invalid/webhook/other"), {"id": 4}]);
+    let listed = ResponseTemplate::new(200).set_body_json(hooks);
+    Mock::given(path("/orgs/octo-org/hooks")).respond_with(listed).mount(&server).await;
+    let client = super::client(&server.uri());
+    let error = client.hook(&organization(), "/webhook").await.unwrap_err();
+    assert_eq!(error.kind(), "invalid");
+    assert!(error.to_string().contains("2 hooks of organization octo-org"), "{error}");
+    let second = client.hook(&organization(), "b.invalid/webhook").await;
+    assert_eq!(second, Ok(Some(Hook::Of { scope: organization(), id: 2 })));
+    assert_eq!(client.hook(&repository(), "/webhook").await, Ok(None), "neither its own nor its owner's are seen");
+    assert_eq!(client.hook(&enterprise(), "/webhook").await, Ok(None));
 }

@@ -37,7 +37,8 @@ impl Recorder {
 }
 
 pub fn settings(base_url: &str) -> Settings {
-    Settings::new(base_url, Credential::Token(Secret::new(TOKEN.to_owned())))
+    let credential = Credential::Token(Secret::new(TOKEN.to_owned()));
+    Settings { retry_pause: Duration::from_millis(1), ..Settings::new(base_url, credential) }
 }
 
 pub fn client(base_url: &str) -> Client {

@@ -44,7 +44,7 @@ impl Spec {
             let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         };
-        Self::new(files.iter().map(read).collect())
+        Self::new(files.iter().map(read).chain([hooks()]).collect())
     }
 
     /// Takes parsed descriptions; references stay within each of them.
@@ -136,6 +136,41 @@ impl Operation<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// The lists of hooks, which the published files leave out, after GitHub's reference: "List organization webhooks" and
+/// "List repository webhooks".
+fn hooks() -> Value {
+    let text = || json!({"type": "string"});
+    let config = json!({"type": "object", "properties": {
+        "url": text(), "content_type": text(), "secret": text(), "insecure_ssl": {"oneOf": [text(), {"type": "number"}]},
+    }});
+    let hook = |own: &[&str]| {
+        let shared =
+            ["id", "url", "type", "name", "active", "events", "config", "ping_url", "created_at", "updated_at"];
+        let required: Vec<&str> = shared.iter().chain(own).copied().collect();
+        json!({"type": "object", "required": required, "properties": {
+            "id": {"type": "integer"}, "url": text(), "type": text(), "name": text(), "active": {"type": "boolean"},
+            "events": {"type": "array", "items": text()}, "config": config, "ping_url": text(), "test_url": text(),
+            "deliveries_url": text(), "created_at": text(), "updated_at": text(),
+            "last_response": {"type": "object", "required": ["code", "status", "message"], "properties": {
+                "code": {"type": "integer", "nullable": true}, "status": {"type": "string", "nullable": true},
+                "message": {"type": "string", "nullable": true},
+            }},
+        }})
+    };
+    let get = |path: &[&str], own: &[&str]| {
+        let named = path.iter().map(|name| json!({"name": name, "in": "path", "required": true, "schema": text()}));
+        let page = ["per_page", "page"].map(|name| json!({"name": name, "in": "query", "schema": {"type": "integer"}}));
+        let answer = json!({"application/json": {"schema": {"type": "array", "items": hook(own)}}});
+        json!({"get": {
+            "parameters": named.chain(page).collect::<Vec<_>>(), "responses": {"200": {"content": answer}},
+        }})
+    };
+    json!({"components": {}, "paths": {
+        "/orgs/{org}/hooks": get(&["org"], &[]),
+        "/repos/{owner}/{repo}/hooks": get(&["owner", "repo"], &["test_url", "last_response"]),
+    }})
 }
 
 /// Whether the API knows this request: the path with this method, each query parameter by name and type, and the body

@@ -33,27 +33,95 @@ pub trait GitHub: Send + Sync + 'static {
     async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<String, GitHubError>;
 }
 
-/// What GitHub remembers of jobs and of the deliveries it sent: the way to jobs whose webhooks never came. Reads may be
-/// repeated; every call gives way to those of [`GitHub`].
+/// What GitHub remembers of jobs and of the deliveries it sent: the way to jobs whose webhooks never came. Every call
+/// gives way to those of [`GitHub`], and is refused with [`GitHubError::RateLimited`] while less than a fifth of a limit
+/// is left.
 #[async_trait]
 pub trait Records: Send + Sync + 'static {
     /// One job as it is now, or none when GitHub says that there is none. [`GitHubError::NotFound`] when the repository
-    /// is not to be seen.
-    async fn job(&self, scope: &Scope, repository: &str, id: JobId) -> Result<Option<JobEvent>, GitHubError>;
+    /// is not to be seen. `scope` is that of the group that asks.
+    async fn job(&self, scope: &Scope, repository: &RepositoryName, id: JobId)
+    -> Result<Option<JobEvent>, GitHubError>;
 
-    /// The jobs, queued, waiting or running, of the repository's runs that are not completed: of each status the newest
-    /// `runs_max` runs are looked at. `repository` is the name without its owner.
-    async fn open_jobs(&self, scope: &Scope, repository: &str, runs_max: usize) -> Result<Vec<JobEvent>, GitHubError>;
+    /// The jobs, queued, waiting or running, of the repository's runs that are not completed: of each status of a run
+    /// the newest `runs_max` runs are looked at, at most 1,000. `scope` is that of the group that asks.
+    async fn open_jobs(
+        &self,
+        scope: &Scope,
+        repository: &RepositoryName,
+        runs_max: usize,
+    ) -> Result<Vec<JobEvent>, GitHubError>;
 
-    /// The hook that brings the webhooks of a scope here: the App's, else the organization's or repository's whose
-    /// address ends with `path`. None when there is none or it cannot be seen.
-    async fn hook(&self, scope: &Scope, path: &str) -> Result<Option<Hook>, GitHubError>;
+    /// The hook that brings the webhooks of a scope here: the App's, else the repository's, else the organization's
+    /// whose address ends with `address` (a whole address or a path). None when there is none or it cannot be seen;
+    /// [`GitHubError::Invalid`] when several hooks of one owner fit.
+    async fn hook(&self, scope: &Scope, address: &str) -> Result<Option<Hook>, GitHubError>;
 
-    /// What a hook sent since a time, newest first, redeliveries included.
-    async fn deliveries(&self, hook: &Hook, since: Timestamp) -> Result<Vec<SentDelivery>, GitHubError>;
+    /// One page of what a hook sent, newest first, at most 100 attempts, redeliveries included and none older than
+    /// `since`. `page` is none for the newest, then [`Sent::next`].
+    async fn deliveries(&self, hook: &Hook, since: Timestamp, page: Option<&str>) -> Result<Sent, GitHubError>;
 
     /// Asks for a delivery to be sent again, under the same GUID.
     async fn redeliver(&self, hook: &Hook, delivery: u64) -> Result<(), GitHubError>;
+}
+
+/// A repository, by its names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RepositoryName {
+    /// Login of the owner.
+    pub owner: String,
+    /// Name without the owner.
+    pub name: String,
+}
+
+/// A page of a hook's history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    /// The attempts, newest first.
+    pub deliveries: Vec<SentDelivery>,
+    /// Where older ones are; none when there are no more since the time that was asked for.
+    pub next: Option<String>,
+}
+
+/// What one credential may ask of GitHub, at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Budget {
+    /// Name of the credential.
+    pub credential: String,
+    /// Calls that may run at once; grows while GitHub answers, halves when it refuses.
+    pub allowed: usize,
+    /// Calls that run.
+    pub running: usize,
+    /// Calls that wait for a place.
+    pub waiting: usize,
+    /// GitHub's limits, as far as its answers told.
+    pub limits: Vec<LimitState>,
+}
+
+/// One of GitHub's limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LimitState {
+    /// Whose: an App's account (`(app)` for the App itself), empty for a token or an App with one installation.
+    pub account: String,
+    /// GitHub's resource: `core`, `actions_runner_registration`, …
+    pub resource: &'static str,
+    /// Calls within a window; none when GitHub has not told.
+    pub limit: Option<u64>,
+    /// Those that are left.
+    pub remaining: Option<u64>,
+    /// When the window that was told ends, by GitHub's clock.
+    pub resets_at: Option<Timestamp>,
+    /// Whether nothing is asked now because GitHub refused.
+    pub paused: Option<Paused>,
+}
+
+/// Why nothing is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paused {
+    /// Until when, by our clock.
+    pub until: Timestamp,
+    /// What was asked and what GitHub said.
+    pub why: String,
 }
 
 /// A webhook's configuration at GitHub.

@@ -1,29 +1,30 @@
 //! What each call of the REST API does.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::hooks::HOOK_ID;
-use super::jobs::{Job, JobId};
+use super::faults::Fault;
+use super::history;
+use super::jobs::{Job, JobId, Run};
 use super::log::Operation;
-use super::rest::{Answer, Call, reset};
+use super::rest::{Answer, Call};
 use super::settings::random_hex;
 use super::state::{GroupScope, Refusal, Runner, RunnerGroup, Scope, World};
 use super::wire;
 
 /// Carries a call out.
 pub(super) fn answer(world: &mut World, call: &Call) -> Answer {
-    let by_app = call.path.starts_with("/app/");
     match (call.operation, &call.scope) {
-        (Operation::RateLimit, _) => {
-            let core = wire::limit(world.settings.rate_limit, world.spent.0, reset(world));
-            Answer::new(200, wire::rate_limit(core, reset(world)))
-        }
+        (Operation::RateLimit, _) => Answer::new(200, wire::rate_limit(world)),
         (Operation::CreateToken, _) => create_token(world, call.id),
-        (Operation::ListDeliveries, scope) if scope.is_some() || by_app => deliveries(world, call),
-        (Operation::Redeliver, scope) if scope.is_some() || by_app => redeliver(world, call.id),
+        (Operation::ListHooks | Operation::ListDeliveries | Operation::Redeliver, scope)
+            if scope.is_some() || call.path.starts_with("/app/") =>
+        {
+            history::answer(world, call)
+        }
         (Operation::Unknown, _) | (_, None) => Answer::not_found(),
         (_, Some(scope)) => in_scope(world, call, scope),
     }
@@ -56,11 +57,11 @@ fn in_scope(world: &mut World, call: &Call, scope: &Scope) -> Answer {
         (Operation::CreateGroup, Some(of), _) => create_group(world, call, of),
         (_, Some(of), _) => with_group(world, call, of, scope),
         (Operation::ListRuns, _, Some(name)) => {
-            let wanted = |job: &Job| call.param("status").is_none_or(|status| status == job.status.as_str());
-            list(world, call, "workflow_runs", jobs_of(world, name).filter(|job| wanted(job)), wire::run)
+            let wanted = |run: &&Run<'_>| call.param("status").is_none_or(|status| status == run.status().as_str());
+            list(world, call, "workflow_runs", runs_of(world, name).iter().filter(wanted), wire::run)
         }
-        (Operation::GetRun, _, Some(name)) => match jobs_of(world, name).find(|job| job.run_id == call.id) {
-            Some(job) => Answer::new(200, wire::run(world, job)),
+        (Operation::GetRun, _, Some(name)) => match runs_of(world, name).iter().find(|run| run.id() == call.id) {
+            Some(run) => Answer::new(200, wire::run(world, run)),
             None => Answer::not_found(),
         },
         (Operation::ListRunJobs, _, Some(name)) => {
@@ -85,6 +86,15 @@ fn jobs_of<'w>(world: &'w World, repository: &str) -> impl Iterator<Item = &'w J
     jobs.filter(move |job| job.repository.name.eq_ignore_ascii_case(repository))
 }
 
+/// The runs of a repository, newest first.
+fn runs_of<'w>(world: &'w World, repository: &str) -> Vec<Run<'w>> {
+    let mut runs: BTreeMap<u64, Run<'w>> = BTreeMap::new();
+    for job in jobs_of(world, repository) {
+        runs.entry(job.run_id).and_modify(|run| run.others.push(job)).or_insert(Run { job, others: Vec::new() });
+    }
+    runs.into_values().rev().collect()
+}
+
 /// One page of `items` under `field`, only its own entries rendered.
 fn list<'w, T: 'w>(
     world: &World,
@@ -93,7 +103,14 @@ fn list<'w, T: 'w>(
     items: impl Iterator<Item = &'w T>,
     render: impl Fn(&World, &T) -> Value,
 ) -> Answer {
-    let items: Vec<&T> = items.collect();
+    let mut items: Vec<&T> = items.collect();
+    if call.param("page").is_some_and(|page| page != "1") {
+        match call.fault {
+            Some(Fault::Gone(count)) => drop(items.drain(..count.min(items.len()))),
+            Some(Fault::Come(count)) => items = items.iter().take(count).chain(&items).copied().collect(),
+            _ => {}
+        }
+    }
     let (range, link) = page(&world.base_url, call, items.len());
     let shown: Vec<Value> = items[range].iter().map(|item| render(world, item)).collect();
     let mut answer = Answer::new(200, json!({"total_count": items.len(), field: shown}));
@@ -271,35 +288,4 @@ fn create_token(world: &mut World, installation: u64) -> Answer {
             "token": token, "expires_at": expires, "permissions": wire::permissions(), "repository_selection": "all",
         }),
     )
-}
-
-/// Deliveries that have ended, newest first; `cursor` is the id of the first one of the next page.
-fn deliveries(world: &World, call: &Call) -> Answer {
-    if ![0, HOOK_ID].contains(&call.id) {
-        return Answer::not_found();
-    }
-    let size = call.param("per_page").and_then(|v| v.parse().ok()).unwrap_or(30usize).clamp(1, 100);
-    let newest = call.param("cursor").and_then(|v| v.parse().ok()).unwrap_or(u64::MAX);
-    let ended = |d: &&super::Delivery| d.status != super::DeliveryStatus::Pending && d.id <= newest;
-    let failed = |d: &&super::Delivery| match call.param("status") {
-        Some("success") => d.status.is_success(),
-        Some("failure") => (400..600).contains(&d.status.code()),
-        _ => true,
-    };
-    let mut shown: Vec<_> = world.hooks.history.iter().rev().filter(ended).filter(failed).take(size + 1).collect();
-    let next = (shown.len() > size).then(|| shown.pop()).flatten();
-    let mut answer = Answer::new(200, shown.iter().map(|d| wire::delivery(world, d)).collect());
-    if let Some(next) = next {
-        let address = format!("{}{}?per_page={size}&cursor={}", world.base_url, call.path, next.id);
-        answer.headers.push(("link", format!("<{address}>; rel=\"next\"")));
-    }
-    answer
-}
-
-fn redeliver(world: &mut World, id: u64) -> Answer {
-    let guid = world.hooks.history.iter().find(|d| d.id == id).map(|d| d.guid.clone());
-    match guid {
-        Some(guid) if world.redeliver(&guid) => Answer::new(202, json!({})),
-        _ => Answer::not_found(),
-    }
 }

@@ -12,12 +12,22 @@ pub enum Fault {
     Status(u16),
     /// It is answered 429 with `retry-after`, in whole seconds; nothing is done.
     RateLimited(Duration),
+    /// It is answered 403 with `retry-after`, in whole seconds, as a secondary limit; nothing is done.
+    SecondaryLimit(Duration),
+    /// It is answered 403 with nothing left of its limit until so much later, in whole seconds; nothing is done.
+    UsedUp(Duration),
     /// It is answered as ever, so much later.
     Delay(Duration),
     /// The connection ends without an answer; nothing is done.
     DropConnection,
     /// It is done, but the connection ends without an answer.
     LoseAnswer,
+    /// Runners are said to be busy, or not to be, whatever they do; DELETE is not hit.
+    Busy(bool),
+    /// From its second page on a listing is as if so many earlier entries had gone meanwhile: some are never shown.
+    Gone(usize),
+    /// From its second page on a listing is as if so many entries had come before it meanwhile: some are shown twice.
+    Come(usize),
 }
 
 /// How a webhook goes wrong.
@@ -25,6 +35,8 @@ pub enum Fault {
 pub enum HookFault {
     /// It is never sent; the history says that it failed.
     Drop,
+    /// It is never sent, and the history knows nothing of it.
+    Forget,
     /// It is sent twice, one after the other, with the same GUID.
     Duplicate,
     /// It is sent so much later, and the job's next ones do not wait for it: they overtake.

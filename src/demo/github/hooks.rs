@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::faults::HookFault;
 use super::jobs::{Job, JobId};
-use super::settings::random_guid;
+use super::settings::{HookOwner, random_guid};
 use super::state::{Shared, World};
 use super::wire;
 use super::{HookCounts, What};
@@ -142,6 +142,11 @@ impl World {
     pub(super) fn announce(&mut self, job: JobId, action: Action) {
         let Some(job) = self.jobs.get(&job).cloned() else { return };
         let fault = self.faults.for_hook(action);
+        let elsewhere = |name: &String| !name.eq_ignore_ascii_case(&job.repository.name);
+        let unheard = matches!(&self.settings.hook_owner, HookOwner::Repository(name) if elsewhere(name));
+        if unheard || fault == Some(HookFault::Forget) {
+            return;
+        }
         let (done, tail) = oneshot::channel();
         let previous = self.hooks.tails.remove(&job.id);
         if action != Action::Completed {

@@ -34,6 +34,8 @@ pub struct JobRequest {
     pub conclusion: Conclusion,
     /// Whether it starts waiting for an approval. Default false.
     pub waiting: bool,
+    /// The job whose workflow run it belongs to. Default none: it has a run of its own.
+    pub run_of: Option<JobId>,
 }
 
 impl JobRequest {
@@ -46,6 +48,7 @@ impl JobRequest {
             name: "build".to_owned(),
             conclusion: Conclusion::Success,
             waiting: false,
+            run_of: None,
         }
     }
 }
@@ -104,7 +107,7 @@ impl Conclusion {
 pub struct Job {
     /// GitHub's id; rises with age.
     pub id: JobId,
-    /// Id of its workflow run, which has no other job.
+    /// Id of its workflow run.
     pub run_id: u64,
     /// Its name.
     pub name: String,
@@ -136,6 +139,33 @@ pub struct Job {
     pub(super) cancelled: bool,
 }
 
+/// A workflow run: its jobs.
+pub(super) struct Run<'w> {
+    pub(super) job: &'w Job,
+    pub(super) others: Vec<&'w Job>,
+}
+
+impl Run<'_> {
+    pub(super) fn id(&self) -> u64 {
+        self.job.run_id
+    }
+
+    /// One status for all of its jobs: it hides what they differ in.
+    pub(super) fn status(&self) -> JobStatus {
+        let all = || self.others.iter().chain([&self.job]);
+        let any = |status| all().any(|job| job.status == status);
+        if all().all(|job| job.status == JobStatus::Completed) {
+            JobStatus::Completed
+        } else if any(JobStatus::InProgress) || any(JobStatus::Completed) {
+            JobStatus::InProgress
+        } else if any(JobStatus::Queued) {
+            JobStatus::Queued
+        } else {
+            JobStatus::Waiting
+        }
+    }
+}
+
 /// The runner of a job, as events name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRunner {
@@ -155,9 +185,10 @@ impl World {
         self.next_job += 1;
         let wanted = request.repository.as_deref().and_then(|name| self.find_repository(name));
         let repository = wanted.or(self.settings.repositories.first()).cloned();
+        let run = request.run_of.and_then(|of| self.jobs.get(&of)).map(|of| of.run_id);
         let job = Job {
             id,
-            run_id: id.0 + 5_000_000,
+            run_id: run.unwrap_or(id.0 + 5_000_000),
             needs: request.labels.iter().map(|l| l.to_lowercase()).collect(),
             labels: request.labels,
             name: request.name,

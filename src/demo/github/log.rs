@@ -46,6 +46,8 @@ pub enum Operation {
     FindInstallation,
     /// `POST /app/installations/{id}/access_tokens`
     CreateToken,
+    /// `GET …/hooks` and `GET /app/hook/config`
+    ListHooks,
     /// `GET …/hooks/{id}/deliveries` and `GET /app/hook/deliveries`
     ListDeliveries,
     /// `POST …/deliveries/{id}/attempts`

@@ -7,19 +7,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use poem::{Endpoint, Request, Response};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::api;
 use super::faults::Fault;
 use super::log::{Operation, RequestRecord};
 use super::service;
-use super::settings::random_hex;
 use super::socket::Lines;
-use super::state::{Scope, Shared, World};
+use super::state::{AppTrouble, Scope, Shared, World};
 
 /// Largest body that is read, in bytes.
 const BODY_MAX: usize = 1 << 20;
-/// How long a limit's window is.
-const WINDOW: Duration = Duration::from_secs(3600);
+/// How long an installation's token lasts.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// One API request, taken apart.
 pub(super) struct Call {
@@ -29,8 +29,12 @@ pub(super) struct Call {
     /// The number in the path, 0 when it has none.
     pub(super) id: u64,
     pub(super) path: String,
+    /// Path and query.
+    pub(super) whole: String,
     pub(super) query: Vec<(String, String)>,
     pub(super) body: Value,
+    /// What goes wrong with it on purpose.
+    pub(super) fault: Option<Fault>,
 }
 
 impl Call {
@@ -100,31 +104,23 @@ impl Endpoint for Door {
         let (operation, scope, id) = route(&self.shared.lock(), &method, &path);
         let query = request.params().unwrap_or_default();
         let whole = request.uri().path_and_query().map_or_else(|| path.clone(), ToString::to_string);
-        let call = Call { operation, scope, id, path, query, body: Value::Null };
-
         let fault = self.shared.lock().faults.for_call(operation);
         if let Some(Fault::Delay(by)) = fault {
             tokio::time::sleep(by).await;
         }
-        let answer = match fault {
-            Some(Fault::Status(status)) => Some(Answer::error(status, "A simulated failure")),
-            Some(Fault::RateLimited(wait)) => {
-                let mut answer = Answer::error(429, "You have exceeded a secondary rate limit");
-                answer.headers.push(("retry-after", wait.as_secs().max(1).to_string()));
-                Some(answer)
-            }
-            Some(Fault::DropConnection) => None,
-            Some(Fault::Delay(_) | Fault::LoseAnswer) | None => {
-                Some(admit(&mut self.shared.lock(), &request, call, &body))
-            }
-        };
+        let call = Call { operation, scope, id, path, whole: whole.clone(), query, body: Value::Null, fault };
         let mut world = self.shared.lock();
+        let answer = match fault {
+            Some(Fault::DropConnection) => None,
+            Some(fault) => Some(refusal(&world, fault).unwrap_or_else(|| admit(&mut world, &request, call, &body))),
+            None => Some(admit(&mut world, &request, call, &body)),
+        };
         let (status, took) = (answer.as_ref().map(|answer| answer.status), received.elapsed());
         let limit = world.settings.history;
         world.log.push(RequestRecord { at: received, operation, method, path: whole, status, took }, limit);
         match answer {
             Some(mut answer) if fault != Some(Fault::LoseAnswer) => {
-                answer.headers.extend(standard_headers(&world));
+                world.standard_headers(operation, &mut answer);
                 Ok(answer.into_response())
             }
             _ => {
@@ -135,23 +131,46 @@ impl Endpoint for Door {
     }
 }
 
+/// The answer of a call that is refused on purpose; none when `fault` is another.
+fn refusal(world: &World, fault: Fault) -> Option<Answer> {
+    let seconds = |wait: Duration| wait.as_secs().max(1).to_string();
+    match fault {
+        Fault::Status(status) => Some(Answer::error(status, "A simulated failure")),
+        Fault::RateLimited(wait) | Fault::SecondaryLimit(wait) => {
+            let status = if matches!(fault, Fault::RateLimited(_)) { 429 } else { 403 };
+            let mut answer = Answer::error(status, "You have exceeded a secondary rate limit");
+            answer.headers.push(("retry-after", seconds(wait)));
+            Some(answer)
+        }
+        Fault::UsedUp(wait) => {
+            let mut answer = Answer::error(403, "API rate limit exceeded");
+            let reset = world.stamp(Instant::now() + wait + Duration::from_millis(999));
+            answer.headers.push(("x-ratelimit-remaining", "0".to_owned()));
+            answer.headers.push(("x-ratelimit-reset", reset.as_second().to_string()));
+            Some(answer)
+        }
+        Fault::Delay(_)
+        | Fault::DropConnection
+        | Fault::LoseAnswer
+        | Fault::Busy(_)
+        | Fault::Gone(_)
+        | Fault::Come(_) => None,
+    }
+}
+
 /// Credentials, limits and the form of the body, then the call itself.
 fn admit(world: &mut World, request: &Request, mut call: Call, body: &[u8]) -> Answer {
     if request.header("user-agent").is_none_or(str::is_empty) {
         return Answer::error(403, "Request forbidden by administrative rules: a User-Agent header is needed");
     }
-    let token = bearer(request).unwrap_or_default();
-    let by_app = matches!(call.operation, Operation::FindInstallation | Operation::CreateToken)
-        || call.path.starts_with("/app/");
-    let known = if by_app {
-        is_app_token(&token)
-    } else {
-        token == world.settings.token.expose() || world.tokens.get(&token).is_some_and(|made| made.elapsed() < WINDOW)
-    };
-    if !known {
-        return Answer::error(401, "Bad credentials");
+    if let Err(refused) = authenticate(world, &call, &bearer(request).unwrap_or_default()) {
+        return refused;
     }
-    if call.operation != Operation::RateLimit && !spend(world) {
+    if let Some(moved) = moved(world, request.method().as_str(), &call.whole) {
+        return moved;
+    }
+    let resource = world.resource(call.operation);
+    if call.operation != Operation::RateLimit && !world.spend(resource) {
         return Answer::error(403, "API rate limit exceeded");
     }
     if !body.is_empty() {
@@ -160,36 +179,75 @@ fn admit(world: &mut World, request: &Request, mut call: Call, body: &[u8]) -> A
             Err(_) => return Answer::error(400, "Problems parsing JSON"),
         }
     }
-    api::answer(world, &call)
-}
-
-/// Counts one request; false when none was left.
-fn spend(world: &mut World) -> bool {
-    if world.spent.1.elapsed() >= WINDOW {
-        world.spent = (0, Instant::now());
+    let mut answer = api::answer(world, &call);
+    if let (Some(Fault::Busy(busy)), Some(body)) = (call.fault, &mut answer.body) {
+        say_busy(body, busy);
     }
-    let left = world.spent.0 < world.settings.rate_limit;
-    world.spent.0 += u64::from(left);
-    left
+    if request.method() != poem::http::Method::GET || answer.status != 200 {
+        return answer;
+    }
+    let mut hasher = Sha256::new_with_prefix(answer.body.as_ref().map(ToString::to_string).unwrap_or_default());
+    answer.headers.iter().for_each(|(_, link)| hasher.update(link));
+    let digest: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let etag = format!("W/\"{digest}\"");
+    if request.header("if-none-match") == Some(&etag) {
+        if call.operation != Operation::RateLimit {
+            // It costs nothing.
+            world.refund(resource);
+        }
+        answer = Answer::empty(304);
+    }
+    answer.headers.push(("etag", etag));
+    answer
 }
 
-fn standard_headers(world: &World) -> Vec<(&'static str, String)> {
-    let (limit, used) = (world.settings.rate_limit, world.spent.0);
-    vec![
-        ("x-ratelimit-limit", limit.to_string()),
-        ("x-ratelimit-remaining", limit.saturating_sub(used).to_string()),
-        ("x-ratelimit-used", used.to_string()),
-        ("x-ratelimit-reset", reset(world).as_second().to_string()),
-        ("x-ratelimit-resource", "core".to_owned()),
-        ("x-github-api-version-selected", "2022-11-28".to_owned()),
-        ("x-github-media-type", "github.v3; format=json".to_owned()),
-        ("x-github-request-id", random_hex(10).to_uppercase()),
-    ]
+/// Lets a runner, or each of a list, be busy or not.
+fn say_busy(body: &mut Value, busy: bool) {
+    if let Some(runners) = body.get_mut("runners").and_then(Value::as_array_mut) {
+        runners.iter_mut().for_each(|runner| say_busy(runner, busy));
+    } else if let Some(said) = body.get_mut("busy") {
+        *said = json!(busy);
+    }
 }
 
-/// When the limit starts anew.
-pub(super) fn reset(world: &World) -> jiff::Timestamp {
-    world.stamp(world.spent.1 + WINDOW)
+/// Whether the credential may make this call.
+fn authenticate(world: &World, call: &Call, token: &str) -> Result<(), Answer> {
+    let by_app = matches!(call.operation, Operation::FindInstallation | Operation::CreateToken)
+        || call.path.starts_with("/app/");
+    let suspended = || Err(Answer::error(403, "This installation has been suspended"));
+    if by_app {
+        if world.app_trouble == Some(AppTrouble::WrongKey) {
+            return Err(Answer::error(401, "A JSON web token could not be decoded"));
+        }
+        check_app_token(world, token).map_err(|why| Answer::error(401, why))?;
+        if world.app_trouble == Some(AppTrouble::Suspended) && call.operation == Operation::CreateToken {
+            return suspended();
+        }
+        return Ok(());
+    }
+    if token == world.settings.token.expose() {
+        return Ok(());
+    }
+    match world.tokens.get(token).filter(|made| made.elapsed() < TOKEN_LIFETIME) {
+        None => Err(Answer::error(401, "Bad credentials")),
+        Some(_) if world.app_trouble == Some(AppTrouble::Suspended) => suspended(),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Where a repository went that has another name now.
+fn moved(world: &World, method: &str, whole: &str) -> Option<Answer> {
+    let rest = whole.strip_prefix("/api/v3").unwrap_or(whole).strip_prefix("/repos/")?;
+    let (owner, rest) = rest.split_once('/')?;
+    let (name, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let known = owner.eq_ignore_ascii_case(&world.settings.organization) && world.find_repository(name).is_none();
+    let id = world.renamed.get(&name.to_lowercase()).filter(|_| known)?;
+    let url = format!("{}/repositories/{id}{rest}", world.base_url);
+    let (status, message) = if method == "GET" { (301, "Moved Permanently") } else { (307, "Temporary Redirect") };
+    let body = json!({"message": message, "url": url, "documentation_url": "https://docs.github.com/rest"});
+    let mut answer = Answer::new(status, body);
+    answer.headers.push(("location", url));
+    Some(answer)
 }
 
 fn bearer(request: &Request) -> Option<String> {
@@ -199,15 +257,22 @@ fn bearer(request: &Request) -> Option<String> {
 }
 
 /// Whether the token has the form and the times of a GitHub App's; its signature is not looked at.
-fn is_app_token(token: &str) -> bool {
+fn check_app_token(world: &World, token: &str) -> Result<(), &'static str> {
     let parts: Vec<&str> = token.split('.').collect();
-    let [_, claims, _] = parts[..] else { return false };
-    let Ok(claims) = URL_SAFE_NO_PAD.decode(claims) else { return false };
-    let Ok(claims) = serde_json::from_slice::<Value>(&claims) else { return false };
-    let now = jiff::Timestamp::now().as_second();
+    let claims = if let [_, claims, _] = parts[..] { URL_SAFE_NO_PAD.decode(claims).ok() } else { None };
+    let claims = claims.and_then(|claims| serde_json::from_slice::<Value>(&claims).ok()).unwrap_or_default();
+    let now = world.now().as_second();
     match (claims["iat"].as_i64(), claims["exp"].as_i64()) {
-        (Some(iat), Some(exp)) => iat <= now + 5 && exp > now && exp <= now + 600 && !claims["iss"].is_null(),
-        _ => false,
+        (Some(_), Some(exp)) if exp <= now => {
+            Err("'Expiration time' claim ('exp') must be a numeric value representing the future time at which the \
+                 assertion expires")
+        }
+        (Some(iat), Some(_)) if iat > now + 5 => {
+            Err("'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued")
+        }
+        (Some(_), Some(exp)) if exp > now + 600 => Err("'Expiration time' claim ('exp') is too far in the future"),
+        (Some(_), Some(_)) if !claims["iss"].is_null() => Ok(()),
+        _ => Err("A JSON web token could not be decoded"),
     }
 }
 
@@ -223,6 +288,10 @@ fn route(world: &World, method: &str, path: &str) -> (Operation, Option<Scope>, 
         ["enterprises", slug, rest @ ..] => (same(slug, &settings.enterprise).then_some(Scope::Enterprise), rest),
         ["repos", owner, name, rest @ ..] => {
             let repository = world.find_repository(name).filter(|_| same(owner, &settings.organization));
+            (repository.map(|r| Scope::Repository(r.name.clone())), rest)
+        }
+        ["repositories", id, rest @ ..] => {
+            let repository = settings.repositories.iter().find(|r| id.parse() == Ok(r.id));
             (repository.map(|r| Scope::Repository(r.name.clone())), rest)
         }
         rest => (None, rest),
@@ -248,6 +317,7 @@ fn route(world: &World, method: &str, path: &str) -> (Operation, Option<Scope>, 
         ("GET", ["rate_limit"]) => (Op::RateLimit, "0"),
         ("GET", ["installation"]) => (Op::FindInstallation, "0"),
         ("POST", ["app", "installations", id, "access_tokens"]) => (Op::CreateToken, *id),
+        ("GET", ["hooks"] | ["app", "hook", "config"]) => (Op::ListHooks, "0"),
         ("GET", ["hooks", id, "deliveries"]) => (Op::ListDeliveries, *id),
         ("GET", ["app", "hook", "deliveries"]) => (Op::ListDeliveries, "0"),
         ("POST", ["hooks", _, "deliveries", id, "attempts"] | ["app", "hook", "deliveries", id, "attempts"]) => {

@@ -35,8 +35,17 @@ pub struct Settings {
     pub offline_after: Duration,
     /// How long a runner may be silent while it runs a job, before the job fails and it is removed. Default 60 s.
     pub lost_after: Duration,
-    /// Requests a credential may make in an hour; beyond it they are answered 403. Default 15,000.
+    /// Requests a credential may make in a window; beyond it they are answered 403. Default 15,000.
     pub rate_limit: u64,
+    /// Just-in-time configs a credential may ask for in a window, when they are a resource of their own,
+    /// `actions_runner_registration`. Default none: they count like everything else.
+    pub registration_limit: Option<u64>,
+    /// How long a limit's window is. Default an hour, as at GitHub.
+    pub rate_window: Duration,
+    /// Whose the webhook is. Default the organization's.
+    pub hook_owner: HookOwner,
+    /// How far its clock is ahead of this machine's, in seconds; negative: behind. Default 0.
+    pub clock_ahead: i64,
     /// How many finished jobs, webhook deliveries and requests are remembered, each. Default 20,000.
     pub history: usize,
 }
@@ -59,9 +68,24 @@ impl Default for Settings {
             offline_after: Duration::from_secs(5),
             lost_after: Duration::from_secs(60),
             rate_limit: 15_000,
+            registration_limit: None,
+            rate_window: Duration::from_secs(3600),
+            hook_owner: HookOwner::Organization,
+            clock_ahead: 0,
             history: 20_000,
         }
     }
+}
+
+/// Whose the only webhook is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookOwner {
+    /// The GitHub App's own.
+    App,
+    /// One of the organization.
+    Organization,
+    /// One of the repository of that name: it tells of no other.
+    Repository(String),
 }
 
 /// A repository of the organization.

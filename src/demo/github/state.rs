@@ -104,6 +104,35 @@ pub(super) struct Runner {
     pub(super) wake: Arc<Notify>,
 }
 
+/// What requests are counted against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    /// `core`: most of them.
+    Core,
+    /// `actions_runner_registration`: just-in-time configs.
+    Registration,
+}
+
+impl Resource {
+    /// As GitHub spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Registration => "actions_runner_registration",
+        }
+    }
+}
+
+/// What can be wrong with the GitHub App.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppTrouble {
+    /// Its key is not the one that calls are signed with.
+    WrongKey,
+    /// Its installation is suspended; tokens that were made before are refused too.
+    Suspended,
+}
+
 /// The whole simulated GitHub.
 pub(super) struct World {
     pub(super) settings: Settings,
@@ -120,8 +149,12 @@ pub(super) struct World {
     pub(super) faults: Faults,
     /// Tokens of installations, and when they were made.
     pub(super) tokens: HashMap<String, Instant>,
-    /// Requests counted against the limit, and since when.
-    pub(super) spent: (u64, Instant),
+    /// Requests counted against each limit, and since when.
+    pub(super) spent: BTreeMap<Resource, (u64, Instant)>,
+    /// What is wrong with the App.
+    pub(super) app_trouble: Option<AppTrouble>,
+    /// Former names of repositories, and their ids.
+    pub(super) renamed: HashMap<String, u64>,
     pub(super) next_runner: u64,
     pub(super) next_group: u64,
     pub(super) next_job: u64,
@@ -143,7 +176,7 @@ impl World {
         let now = Instant::now();
         Self {
             base_url,
-            started: (now, Timestamp::now()),
+            started: (now, Timestamp::now() + jiff::SignedDuration::from_secs(settings.clock_ahead)),
             runners: BTreeMap::new(),
             groups: [GroupScope::Organization, GroupScope::Enterprise].map(RunnerGroup::default_of).into(),
             jobs: BTreeMap::new(),
@@ -153,7 +186,9 @@ impl World {
             log: RequestLog::default(),
             faults: Faults::default(),
             tokens: HashMap::new(),
-            spent: (0, now),
+            spent: BTreeMap::new(),
+            app_trouble: None,
+            renamed: HashMap::new(),
             next_runner: 1,
             next_group: 2,
             next_job: 1_000_001,
@@ -199,6 +234,26 @@ impl World {
     pub(super) fn group_name(&self, runner: &Runner) -> String {
         let scope = if runner.scope == Scope::Enterprise { GroupScope::Enterprise } else { GroupScope::Organization };
         self.group_of(scope, runner.group).map_or_else(|| "Default".to_owned(), |g| g.name.clone())
+    }
+
+    /// Its clock, in whole seconds.
+    pub(super) fn now(&self) -> Timestamp {
+        self.stamp(Instant::now())
+    }
+
+    /// Gives a repository another name; false when there is none of the old one.
+    pub(super) fn rename(&mut self, old: &str, new: &str) -> bool {
+        let repositories = &mut self.settings.repositories;
+        let Some(found) = repositories.iter_mut().find(|r| r.name.eq_ignore_ascii_case(old)) else { return false };
+        new.clone_into(&mut found.name);
+        let renamed = found.clone();
+        self.renamed.insert(old.to_lowercase(), renamed.id);
+        self.jobs.values_mut().filter(|job| job.repository.id == renamed.id).for_each(|job| {
+            job.repository = renamed.clone();
+        });
+        let of_it = |r: &&mut Runner| matches!(&r.scope, Scope::Repository(name) if name.eq_ignore_ascii_case(old));
+        self.runners.values_mut().filter(of_it).for_each(|r| r.scope = Scope::Repository(new.to_owned()));
+        true
     }
 
     pub(super) fn find_repository(&self, name: &str) -> Option<&Repository> {

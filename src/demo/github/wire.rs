@@ -1,12 +1,11 @@
 //! The shapes that GitHub's answers and webhooks have.
 
-use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::hooks::{Action, Delivery};
-use super::jobs::{Job, JobStatus};
+use super::jobs::{Job, JobStatus, Run};
 use super::settings::Repository;
-use super::state::{GroupScope, Runner, RunnerGroup, Scope, World};
+use super::state::{AppTrouble, GroupScope, Resource, Runner, RunnerGroup, Scope, World};
 
 /// Where the pages for people would be.
 const SITE: &str = "https://github.example";
@@ -15,7 +14,7 @@ const RUNNER_VERSION: &str = "2.330.0";
 /// The commit that every job is of.
 const SHA: &str = "5f1d7a84db00d2fce00b31a7fc73224ec3ca5bd1";
 /// When organization, repositories and accounts were made.
-const EPOCH: &str = "2024-01-15T08:00:00Z";
+pub(super) const EPOCH: &str = "2024-01-15T08:00:00Z";
 
 /// Ends of a repository's API addresses, by field.
 const REPOSITORY_URLS: [(&str, &str); 37] = [
@@ -222,8 +221,9 @@ pub(super) fn job(world: &World, job: &Job) -> Value {
     })
 }
 
-/// A workflow run of one job.
-pub(super) fn run(world: &World, job: &Job) -> Value {
+/// A workflow run.
+pub(super) fn run(world: &World, run: &Run<'_>) -> Value {
+    let (job, status) = (run.job, run.status());
     let full_name = format!("{}/{}", world.settings.organization, job.repository.name);
     let url = format!("{}/repos/{full_name}/actions/runs/{}", world.base_url, job.run_id);
     let repository = repository(world, &job.repository);
@@ -232,8 +232,8 @@ pub(super) fn run(world: &World, job: &Job) -> Value {
         "id": job.run_id, "name": "ci", "display_title": job.name, "node_id": format!("WFR_{}", job.run_id),
         "check_suite_id": job.run_id, "check_suite_node_id": format!("CS_{}", job.run_id),
         "head_branch": "main", "head_sha": SHA, "path": ".github/workflows/ci.yml", "run_number": job.run_id,
-        "run_attempt": 1, "event": "push", "status": job.status.as_str(),
-        "conclusion": job.conclusion.map(|c| c.as_str()), "workflow_id": 7, "url": url,
+        "run_attempt": 1, "event": "push", "status": status.as_str(),
+        "conclusion": if status == JobStatus::Completed { job.conclusion.map(|c| c.as_str()) } else { None }, "workflow_id": 7, "url": url,
         "html_url": format!("{SITE}/{full_name}/actions/runs/{}", job.run_id), "pull_requests": [],
         "created_at": created, "updated_at": world.stamp(job.finished_at.or(job.taken_at).unwrap_or(job.created_at)),
         "run_started_at": created, "actor": sender(world), "triggering_actor": sender(world),
@@ -285,7 +285,8 @@ pub(super) fn installation(world: &World) -> Value {
         "repositories_url": format!("{}/installation/repositories", world.base_url),
         "html_url": format!("{SITE}/organizations/{}/settings/installations/{id}", world.settings.organization),
         "permissions": permissions(), "events": ["workflow_job"], "created_at": EPOCH, "updated_at": EPOCH,
-        "single_file_name": null, "suspended_by": null, "suspended_at": null,
+        "single_file_name": null, "suspended_by": null,
+        "suspended_at": (world.app_trouble == Some(AppTrouble::Suspended)).then_some(EPOCH),
     })
 }
 
@@ -293,24 +294,24 @@ pub(super) fn permissions() -> Value {
     json!({"actions": "read", "administration": "write", "metadata": "read", "organization_self_hosted_runners": "write"})
 }
 
-/// One limit; `reset` is when it starts anew.
-pub(super) fn limit(limit: u64, used: u64, reset: Timestamp) -> Value {
-    json!({"limit": limit, "used": used, "remaining": limit.saturating_sub(used), "reset": reset.as_second()})
-}
-
 /// What `GET /rate_limit` answers.
-pub(super) fn rate_limit(core: Value, reset: Timestamp) -> Value {
-    let rest = |size| limit(size, 0, reset);
-    let resources: Map<String, Value> = [
-        ("core", core.clone()),
-        ("search", rest(30)),
-        ("graphql", rest(5_000)),
-        ("actions_runner_registration", rest(10_000)),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect();
-    json!({"resources": resources, "rate": core})
+pub(super) fn rate_limit(world: &World) -> Value {
+    let limit = |limit: u64, used: u64, of: Resource| {
+        let reset = world.reset(of).as_second();
+        json!({"limit": limit, "used": used, "remaining": limit - used, "reset": reset})
+    };
+    let counted = |of: Resource| {
+        let (most, used) = world.used(of);
+        limit(most, used, of)
+    };
+    let core = counted(Resource::Core);
+    json!({
+        "resources": {
+            "core": core, "search": limit(30, 0, Resource::Core), "graphql": limit(5_000, 0, Resource::Core),
+            "actions_runner_registration": counted(Resource::Registration),
+        },
+        "rate": core,
+    })
 }
 
 /// The just-in-time config: three files, as the runner application keeps them, that lead back to `scope`.
