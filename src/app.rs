@@ -11,8 +11,10 @@ use actors::actor::effect::World;
 use actors::actor::front::Front;
 use actors::actor::lease::Lease;
 use actors::actor::listings::Listings;
+use actors::actor::reconciler;
 use actors::actor::supervisor::{GroupSpec, Service, System, SystemSpec};
 use actors::port::backend::Owner;
+use actors::port::github::RepositoryName;
 use actors::port::store::Horizon;
 use actors::port::{Backend, Clock, Store};
 use tokio::task::JoinHandle;
@@ -34,6 +36,8 @@ use store::Opened;
 
 /// How long delivery ids are remembered, as long as github.com keeps its own history.
 const KEEP_DELIVERIES: Duration = Duration::from_secs(3 * 24 * 3600);
+/// Where webhooks are taken; the hook at GitHub whose address ends so is ours.
+const WEBHOOK_PATH: &str = "/webhook";
 /// How long runners that are gone can be looked at.
 const KEEP_RUNNERS: Duration = Duration::from_secs(24 * 3600);
 /// How often what is past its time is forgotten.
@@ -85,7 +89,8 @@ impl App {
         };
         let world = World {
             listings: Arc::new(Listings::new(github.clone(), Arc::clone(&clock))),
-            github,
+            records: github.clone(),
+            github: github.clone(),
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
             observer: metrics.clone(),
@@ -94,9 +99,22 @@ impl App {
             lease: Lease::default(),
         };
         let pruning = tokio::spawn(prune(Arc::clone(&store), Arc::clone(&clock), config.job_retention));
+        let reconciler = reconciler::service(reconciler::Args {
+            front: front.clone(),
+            records: github,
+            webhook_path: WEBHOOK_PATH.to_owned(),
+            repositories: config.reconcile_repositories.iter().map(repository).collect(),
+            interval: config.reconcile_interval,
+        });
         let front = http_service(&config, front, metrics, listener)?;
-        let spec =
-            SystemSpec { manager: config.name.clone(), world, directory, groups, services: vec![front], replicas };
+        let spec = SystemSpec {
+            manager: config.name.clone(),
+            world,
+            directory,
+            groups,
+            services: vec![front, reconciler],
+            replicas,
+        };
         let system = System::start(spec).await.map_err(|error| StartError::System(error.to_string()))?;
         Ok(Self { address, system, store, pruning, grace: config.shutdown_grace, _id: id })
     }
@@ -157,6 +175,10 @@ fn github(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<github::Client>
     let client =
         github::Client::new(settings, metrics.clone()).map_err(|error| StartError::Config(error.to_string()))?;
     Ok(Arc::new(client))
+}
+
+fn repository((owner, name): &(String, String)) -> RepositoryName {
+    RepositoryName { owner: owner.clone(), name: name.clone() }
 }
 
 fn group_spec(config: &Config, group: &GroupConfig) -> GroupSpec {

@@ -1,6 +1,7 @@
 //! A small world in memory for the actors: GitHub, a backend and a store that share one list of what exists.
 
 pub mod jobs;
+pub mod records;
 pub mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use actors::actor::directory::Directory;
 use actors::actor::effect::World;
 use actors::actor::front::{Accepted, Front};
 use actors::actor::listings::Listings;
-use actors::actor::supervisor::{GroupSpec, System, SystemSpec};
+use actors::actor::supervisor::{GroupSpec, Service, System, SystemSpec};
 use actors::id::*;
 use actors::model::delivery::{Delivery, JobAction, JobEvent, JobFacts, RepositoryRef, RunnerRef};
 use actors::model::group::GroupSnapshot;
@@ -34,6 +35,8 @@ pub struct Earth {
     chance: AtomicU64,
     /// Who shares the groups.
     membership: Mutex<replicas::Membership>,
+    /// What GitHub remembers.
+    records: records::Memory,
     /// How long each call takes.
     pub latency: Mutex<Duration>,
     /// How much longer each create takes.
@@ -422,8 +425,18 @@ pub struct Manager {
 }
 
 pub async fn start(earth: &Arc<Earth>, groups: &[GroupSettings]) -> Manager {
+    start_with(earth, groups, |_| vec![]).await
+}
+
+/// As [`start`], with services beside the groups.
+pub async fn start_with(
+    earth: &Arc<Earth>,
+    groups: &[GroupSettings],
+    services: impl FnOnce(&Front) -> Vec<Service>,
+) -> Manager {
     let world = World {
         github: earth.clone(),
+        records: earth.clone(),
         store: earth.clone(),
         clock: earth.clone(),
         observer: earth.clone(),
@@ -441,7 +454,7 @@ pub async fn start(earth: &Arc<Earth>, groups: &[GroupSettings]) -> Manager {
         world,
         directory,
         groups: groups.into_iter().map(|settings| GroupSpec { settings, backend: earth.clone() }).collect(),
-        services: vec![],
+        services: services(&front),
         replicas: None,
     };
     Manager { system: System::start(spec).await.unwrap(), front }

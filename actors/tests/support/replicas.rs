@@ -354,9 +354,19 @@ impl Store for Site {
 
 /// Starts a manager at this site that shares these groups.
 pub async fn join(site: &Arc<Site>, groups: &[GroupSettings]) -> Manager {
+    join_with(site, groups, |_| vec![]).await
+}
+
+/// As [`join`], with services beside the groups.
+pub async fn join_with(
+    site: &Arc<Site>,
+    groups: &[GroupSettings],
+    services: impl FnOnce(&Front) -> Vec<Service>,
+) -> Manager {
     let earth = &site.earth;
     let world = World {
         github: site.clone(),
+        records: earth.clone(),
         store: site.clone(),
         clock: earth.clone(),
         observer: earth.clone(),
@@ -374,7 +384,7 @@ pub async fn join(site: &Arc<Site>, groups: &[GroupSettings]) -> Manager {
         world,
         directory,
         groups: groups.into_iter().map(|settings| GroupSpec { settings, backend: site.clone() }).collect(),
-        services: vec![],
+        services: services(&front),
         replicas: Some(site.clone()),
     };
     Manager { system: System::start(spec).await.unwrap(), front }

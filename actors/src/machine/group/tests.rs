@@ -94,6 +94,7 @@ impl World {
                     self.runner_event(&name, event);
                 }
                 Effect::Healthcheck => self.effects.push("healthcheck".into()),
+                Effect::Verify(job, _) => self.effects.push(format!("verify {job}")),
                 Effect::Note(note) => self.effects.push(format!("{note:?}")),
             }
         }
