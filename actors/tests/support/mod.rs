@@ -418,6 +418,26 @@ pub fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
     }
 }
 
+/// A job of `octo-org/app` that this group serves.
+pub fn facts(job: u64, group: &str) -> JobFacts {
+    JobFacts {
+        id: JobId(job),
+        run_id: 1,
+        run_attempt: Some(1),
+        name: "build".into(),
+        workflow_name: None,
+        head_branch: None,
+        labels: vec!["self-hosted".into(), group.into()],
+        repository: RepositoryRef { id: RepositoryId(7), owner: "octo-org".into(), name: "app".into(), private: true },
+        organization: None,
+        enterprise: None,
+        installation_id: None,
+        created_at: None,
+        started_at: None,
+        completed_at: None,
+    }
+}
+
 /// One life of the manager.
 pub struct Manager {
     pub system: System,
@@ -480,33 +500,12 @@ impl Manager {
         action: JobAction,
         runner: Option<&str>,
     ) -> Result<Accepted, StoreError> {
-        let facts = JobFacts {
-            id: JobId(job),
-            run_id: 1,
-            run_attempt: Some(1),
-            name: "build".into(),
-            workflow_name: None,
-            head_branch: None,
-            labels: vec!["self-hosted".into(), group.into()],
-            repository: RepositoryRef {
-                id: RepositoryId(7),
-                owner: "octo-org".into(),
-                name: "app".into(),
-                private: true,
-            },
-            organization: None,
-            enterprise: None,
-            installation_id: None,
-            created_at: None,
-            started_at: None,
-            completed_at: None,
-        };
         let delivery = Delivery {
             id: DeliveryId::new(id).unwrap(),
             received_at: self.front.clock.now(),
             event: JobEvent {
                 action,
-                job: facts,
+                job: facts(job, group),
                 runner: runner.map(|name| RunnerRef { id: None, name: name.into() }),
                 conclusion: (action == JobAction::Completed).then(|| "success".into()),
             },

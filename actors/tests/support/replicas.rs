@@ -10,7 +10,7 @@ use actors::actor::directory::{Directory, Health, Owner as GroupOwner};
 use actors::actor::effect::World;
 use actors::actor::front::Front;
 use actors::actor::listings::Listings;
-use actors::actor::supervisor::{GroupSpec, System, SystemSpec};
+use actors::actor::supervisor::{GroupSpec, Service, System, SystemSpec};
 use actors::id::*;
 use actors::model::delivery::Delivery;
 use actors::model::group::GroupSnapshot;
