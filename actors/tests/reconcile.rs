@@ -293,3 +293,28 @@ async fn only_the_first_of_two_replicas_reconciles_and_the_other_takes_over() {
     until("a runner", || created(&earth) == 1).await;
     b.system.stop(GRACE).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_whose_request_got_no_answer_is_asked_for_again_unless_it_came() {
+    let earth = Earth::new();
+    let ago = earth.now() - Duration::from_secs(3600);
+    earth.memory().attempt("came", ago, false);
+    earth.memory().attempt("lost", ago, false);
+    let manager = begin(&earth, &[settings("octo", 0, 5)]).await;
+    until("a first round", || rounds(&earth) == 1).await;
+    assert_eq!(earth.memory().count("redeliver"), 2);
+    let now = earth.now();
+    for guid in ["again-came", "again-lost"] {
+        earth.memory().attempt(guid, now, false);
+    }
+    // The next history is read, then both requests get no answer.
+    earth.memory().unanswered = 2;
+    until("both are asked for", || earth.memory().count("redeliver") == 4).await;
+    let now = earth.now();
+    earth.memory().attempt("again-came", now, true);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let memory = earth.memory();
+    assert_eq!((memory.count("redeliver 3"), memory.count("redeliver 4")), (1, 2));
+    drop(memory);
+    manager.system.stop(GRACE).await;
+}

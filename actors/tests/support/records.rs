@@ -23,6 +23,8 @@ pub struct Remembered {
     pub answers: bool,
     /// Answers to come, whatever is asked.
     pub errors: VecDeque<GitHubError>,
+    /// The next requests to send a delivery again get no answer.
+    pub unanswered: usize,
     /// Repositories that are not to be seen.
     pub hidden: BTreeSet<String>,
     pub jobs: BTreeMap<JobId, JobEvent>,
@@ -112,6 +114,14 @@ impl Records for Earth {
     }
 
     async fn redeliver(&self, _: &Hook, delivery: u64) -> Result<(), GitHubError> {
-        self.asked(format!("redeliver {delivery}")).await
+        self.asked(format!("redeliver {delivery}")).await?;
+        let mut memory = self.memory();
+        match memory.unanswered.checked_sub(1) {
+            Some(left) => {
+                memory.unanswered = left;
+                Err(GitHubError::Unknown("no answer".into()))
+            }
+            None => Ok(()),
+        }
     }
 }

@@ -70,8 +70,8 @@ impl Told {
         }
     }
 
-    /// What to ask for now, the oldest first.
-    fn to_ask(&mut self, now: Timestamp) -> Vec<(DeliveryId, u64)> {
+    /// What is missing and to be asked for now, the oldest first.
+    fn missing_now(&mut self, now: Timestamp) -> Vec<(DeliveryId, u64)> {
         self.asked.retain(|_, at| after(*at, AGAIN_AFTER) > now);
         let mut missing: Vec<_> = self.missing.iter().filter(|(guid, _)| !self.asked.contains_key(*guid)).collect();
         missing.sort_by_key(|(_, missing)| missing.at);
@@ -165,7 +165,7 @@ impl Round {
     async fn send_again(&mut self, scope: &Scope, hook: &Hook, told: &mut Told) {
         let records = Arc::clone(&self.args.records);
         let mut count = 0_u32;
-        for (guid, attempt) in told.to_ask(self.args.front.clock.now()) {
+        for (guid, attempt) in told.missing_now(self.args.front.clock.now()) {
             if !self.goes_on(scope) {
                 break;
             }

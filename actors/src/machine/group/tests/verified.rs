@@ -221,3 +221,15 @@ fn ten_at_once_are_asked_about_the_oldest_first_and_none_waits_for_one_that_cann
     w.pass(1);
     assert_eq!(w.questions(), 1);
 }
+
+#[test]
+fn a_free_place_serves_a_young_job_while_an_older_one_is_asked_about() {
+    let mut w = waiting_behind_another();
+    w.pass(600);
+    w.deliver("q3", 3, Queued, None);
+    let runner = w.in_state(RunnerState::Busy)[0].clone();
+    w.deliver("c1", 1, Completed, Some(&runner));
+    w.finish_removals();
+    let next = w.in_state(RunnerState::Registering);
+    assert_eq!(next.iter().map(|name| w.runners[name].for_job).collect::<Vec<_>>(), [Some(JobId(3))]);
+}
