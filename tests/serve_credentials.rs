@@ -1,7 +1,6 @@
 //! The real binary with two credentials: one that fails leaves the groups of the other unharmed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
-#[allow(dead_code, reason = "other tests use other parts")]
 #[path = "support/redis.rs"]
 mod redis;
 #[path = "support/service.rs"]
