@@ -254,6 +254,7 @@ async fn every_replica_answers_for_every_group_and_passes_messages_on() {
     for port in [first, second] {
         let groups = fleet.api(port, "/groups").await;
         names.insert(groups.as_array().unwrap().iter().map(|g| g["name"].to_string()).collect::<Vec<_>>());
+        owners.insert(groups.as_array().unwrap().iter().map(|g| g["replica"].to_string()).collect::<Vec<_>>());
         assert!(groups.as_array().unwrap().iter().all(|g| g["health"] == "running"), "{groups:#}");
     }
     assert_eq!((names.len(), owners.len()), (1, 1), "both say the same");
