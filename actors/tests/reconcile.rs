@@ -118,10 +118,11 @@ async fn three_days_without_webhooks_lose_no_job_and_ask_within_bounds() {
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
     }
-    let memory = earth.memory();
-    let hours = (memory.asked.last().unwrap().0.duration_since(memory.asked[0].0).as_hours() + 1) as usize;
-    assert!(memory.asked.len() <= hours * 40, "{} questions in {hours} hours", memory.asked.len());
-    drop(memory);
+    {
+        let memory = earth.memory();
+        let hours = (memory.asked.last().unwrap().0.duration_since(memory.asked[0].0).as_hours() + 1) as usize;
+        assert!(memory.asked.len() <= hours * 40, "{} questions in {hours} hours", memory.asked.len());
+    }
     manager.system.stop(GRACE).await;
 }
 
@@ -199,12 +200,13 @@ async fn a_limit_ends_the_round_of_its_scope_until_its_time_and_the_others_go_on
     assert_eq!(rounds(&earth), 0);
     assert_eq!(earth.memory().count("hook of organization"), 1);
     until("a runner", || created(&earth) == 1).await;
-    let memory = earth.memory();
-    let second = memory.asked.iter().filter(|(_, what)| what.starts_with("hook of organization")).nth(1).unwrap().0;
-    let waited = second.duration_since(began).as_secs();
-    assert!((700..1000).contains(&waited), "{waited}");
-    assert!(memory.count("open jobs of tools") >= 3, "the other one went on");
-    drop(memory);
+    {
+        let memory = earth.memory();
+        let second = memory.asked.iter().filter(|(_, what)| what.starts_with("hook of organization")).nth(1).unwrap().0;
+        let waited = second.duration_since(began).as_secs();
+        assert!((700..1000).contains(&waited), "{waited}");
+        assert!(memory.count("open jobs of tools") >= 3, "the other one went on");
+    }
     manager.system.stop(GRACE).await;
 }
 
@@ -313,8 +315,9 @@ async fn a_delivery_whose_request_got_no_answer_is_asked_for_again_unless_it_cam
     let now = earth.now();
     earth.memory().attempt("again-came", now, true);
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    let memory = earth.memory();
-    assert_eq!((memory.count("redeliver 3"), memory.count("redeliver 4")), (1, 2));
-    drop(memory);
+    {
+        let memory = earth.memory();
+        assert_eq!((memory.count("redeliver 3"), memory.count("redeliver 4")), (1, 2));
+    }
     manager.system.stop(GRACE).await;
 }
