@@ -235,3 +235,37 @@ async fn a_delivery_that_was_refused_and_recorded_all_the_same_is_served_when_it
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(earth.things().created.len(), 1, "not only with the next health check");
 }
+
+#[tokio::test(start_paused = true)]
+async fn ten_minutes_without_github_kill_no_runner_and_count_none_as_gone() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 5)]).await;
+    for job in 1..=3 {
+        manager.deliver(format!("q-{job}"), "octo", job, Queued, None).await;
+    }
+    until("three instances exist", || earth.things().instances.len() == 3).await;
+    let names: Vec<RunnerName> = earth.things().instances.keys().cloned().collect();
+    for (job, name) in (1..).zip(&names) {
+        earth.things().registered.get_mut(name.as_str()).unwrap().online = true;
+        manager.deliver(format!("p-{job}"), "octo", job, InProgress, Some(name.as_str())).await;
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    earth.github_is_down.store(true, Ordering::SeqCst);
+    for _ in 0..10 {
+        manager.front.directory.command("octo", Command::Healthcheck).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(earth.shown.lock().unwrap()[RunnerState::Busy as usize], 3);
+        assert_eq!(earth.things().instances.keys().cloned().collect::<Vec<_>>(), names);
+    }
+    // What ends meanwhile is removed once GitHub can be told; what is wanted meanwhile comes then.
+    manager.deliver("c-1".into(), "octo", 1, Completed, Some(names[0].as_str())).await;
+    manager.deliver("q-4".into(), "octo", 4, Queued, None).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(earth.things().created.len(), 3, "nothing is created without a registration");
+    earth.github_is_down.store(false, Ordering::SeqCst);
+    until("the new job has its instance", || earth.things().created.len() == 4).await;
+    until("the old runner is gone", || !earth.things().registered.contains_key(names[0].as_str())).await;
+    for name in &names[1..] {
+        assert!(earth.things().instances.contains_key(name), "{name} works on");
+    }
+}

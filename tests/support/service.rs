@@ -128,6 +128,14 @@ impl Site {
         (0..jobs).map(|_| self.github.queue_job(JobRequest::new(["self-hosted", "test"], duration))).collect()
     }
 
+    /// Registers a runner that is not ours.
+    pub async fn register(&self, name: &str) {
+        let url = format!("{}/orgs/octo-org/actions/runners/generate-jitconfig", self.github.url());
+        let body = json!({ "name": name, "runner_group_id": 1, "labels": ["self-hosted", "theirs"] });
+        let call = self.client.post(url).bearer_auth(&self.token).header("user-agent", "tests").json(&body);
+        assert_eq!(call.send().await.unwrap().status(), 201);
+    }
+
     pub fn done(&self) -> usize {
         self.github.count_jobs(JobStatus::Completed)
     }

@@ -61,6 +61,8 @@ pub struct Earth {
     pub panics_for: Mutex<Option<GroupName>>,
     /// One observation of this group panics.
     pub panics_once: Mutex<Option<GroupName>>,
+    /// GitHub answers nothing that makes sense.
+    pub github_is_down: AtomicBool,
     /// Answers to records get lost after they worked.
     pub lose_records: AtomicU64,
     /// Answers to creates get lost after they worked.
@@ -127,6 +129,13 @@ impl Earth {
     }
 }
 
+impl Earth {
+    fn github(&self) -> Result<(), GitHubError> {
+        let down = self.github_is_down.load(Ordering::SeqCst);
+        if down { Err(GitHubError::Unknown("502 Bad Gateway".into())) } else { Ok(()) }
+    }
+}
+
 /// Whether one of the faults that are still to come comes now.
 fn counted(faults: &AtomicU64) -> bool {
     faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
@@ -167,6 +176,7 @@ impl GitHub for Earth {
 
     async fn generate_jit_config(&self, request: &JitRequest) -> Result<Registration, GitHubError> {
         self.pause().await;
+        self.github()?;
         let mut things = self.things();
         if things.registered.contains_key(request.name.as_str()) {
             return Err(GitHubError::Conflict(request.name.to_string()));
@@ -182,17 +192,20 @@ impl GitHub for Earth {
 
     async fn list_runners(&self, _: &Scope) -> Result<Vec<RemoteRunner>, GitHubError> {
         self.pause().await;
+        self.github()?;
         let mut things = self.things();
         things.listings += 1;
         Ok(things.registered.values().cloned().collect())
     }
 
     async fn find_runner(&self, _: &Scope, name: &RunnerName) -> Result<Option<RemoteRunner>, GitHubError> {
+        self.github()?;
         Ok(self.things().registered.get(name.as_str()).cloned())
     }
 
     async fn delete_runner(&self, _: &Scope, id: RunnerId) -> Result<Deregistered, GitHubError> {
         self.pause().await;
+        self.github()?;
         let mut things = self.things();
         let Some(found) = things.registered.values().find(|r| r.id == id).cloned() else {
             return Ok(Deregistered::Absent);
