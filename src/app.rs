@@ -10,9 +10,11 @@ use actors::actor::directory::Directory;
 use actors::actor::effect::World;
 use actors::actor::front::Front;
 use actors::actor::lease::Lease;
+use actors::actor::reconciler;
 use actors::actor::supervisor::{GroupSpec, Service, System, SystemSpec};
 use actors::id::ReplicaId;
 use actors::port::backend::Owner;
+use actors::port::github::RepositoryName;
 use actors::port::store::Horizon;
 use actors::port::{Backend, Clock, Observer, Store};
 use tokio::task::JoinHandle;
@@ -37,6 +39,8 @@ use store::Opened;
 
 /// How long delivery ids are remembered, as long as github.com keeps its own history.
 const KEEP_DELIVERIES: Duration = Duration::from_secs(3 * 24 * 3600);
+/// Where webhooks are taken; the hook at GitHub whose address ends so is ours.
+const WEBHOOK_PATH: &str = "/webhook";
 /// How long runners that are gone can be looked at.
 const KEEP_RUNNERS: Duration = Duration::from_secs(24 * 3600);
 /// How often what is past its time is forgotten.
@@ -79,6 +83,7 @@ impl App {
         let observer: Arc<dyn Observer> = metrics.clone();
         let accesses = Accesses::new(&config, &observer, &clock)?;
         let first = accesses.first()?;
+        let records = accesses.records(&config)?;
 
         let groups = config.groups.iter().map(|group| group_spec(&config, group, &accesses));
         let groups: Vec<GroupSpec> = groups.collect::<Result<_, StartError>>()?;
@@ -91,6 +96,7 @@ impl App {
         };
         let world = World {
             listings: Arc::clone(&first.listings),
+            records: records.clone(),
             github: first.client.clone(),
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -100,9 +106,22 @@ impl App {
             lease: Lease::default(),
         };
         let pruning = tokio::spawn(prune(Arc::clone(&store), Arc::clone(&clock), config.job_retention));
+        let reconciler = reconciler::service(reconciler::Args {
+            front: front.clone(),
+            records,
+            webhook_path: WEBHOOK_PATH.to_owned(),
+            repositories: config.reconcile_repositories.iter().map(repository).collect(),
+            interval: config.reconcile_interval,
+        });
         let front = http_service(&config, front, metrics, accesses, listener, id.as_ref().map(|id| id.id().clone()))?;
-        let spec =
-            SystemSpec { manager: config.name.clone(), world, directory, groups, services: vec![front], replicas };
+        let spec = SystemSpec {
+            manager: config.name.clone(),
+            world,
+            directory,
+            groups,
+            services: vec![front, reconciler],
+            replicas,
+        };
         let system = System::start(spec).await.map_err(|error| StartError::System(error.to_string()))?;
         Ok(Self { address, system, store, pruning, grace: config.shutdown_grace, _id: id })
     }
@@ -153,6 +172,10 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 fn group_spec(config: &Config, group: &GroupConfig, accesses: &Accesses) -> Result<GroupSpec, StartError> {
     let listings = Some(Arc::clone(&accesses.get(&group.github_credential)?.listings));
     Ok(GroupSpec { settings: Arc::new(group.settings.clone()), backend: backend(config, group), listings })
+}
+
+fn repository((owner, name): &(String, String)) -> RepositoryName {
+    RepositoryName { owner: owner.clone(), name: name.clone() }
 }
 
 fn backend(config: &Config, group: &GroupConfig) -> Arc<dyn Backend> {

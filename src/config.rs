@@ -88,6 +88,10 @@ pub struct Config {
     pub job_retention: Duration,
     /// Time between two health checks; also in each group's settings. Default 15 min.
     pub healthcheck_interval: Duration,
+    /// Time between two reconciliations with GitHub. Default 5 min.
+    pub reconcile_interval: Duration,
+    /// Owners and names of repositories whose open jobs are looked for besides those that are known. Default none.
+    pub reconcile_repositories: Vec<(String, String)>,
     /// Default of the groups' time to start; they have it already. Default 15 min.
     pub timeout_runner: Duration,
     /// Default of the groups' time to live; they have it already. Default 12 h.

@@ -51,6 +51,7 @@ pub struct Metrics {
     backend_breaker_open: IntGaugeVec,
     github_requests: IntCounterVec,
     github_rate_limit: IntGaugeVec,
+    found: IntCounterVec,
     store_operation: HistogramVec,
     actor_restarts: IntCounterVec,
     groups_owned: IntGauge,
@@ -154,6 +155,11 @@ impl Metrics {
                 "Requests left of a limit of GitHub",
                 &["credential", "resource"],
             )?,
+            found: make.counter(
+                "found_without_webhook_total",
+                "What GitHub told when it was asked, and no webhook had told",
+                &["by"],
+            )?,
             store_operation: make.times(
                 "store_operation_duration_seconds",
                 "How long operations of the store took",
@@ -235,6 +241,7 @@ impl Observer for Metrics {
                 let remaining = i64::try_from(remaining).unwrap_or(i64::MAX);
                 self.github_rate_limit.with_label_values(&[credential, resource]).set(remaining);
             }
+            Observation::FoundWithoutWebhook { by } => self.found.with_label_values(&[by]).inc(),
             Observation::StoreOperation { operation, took } => time(&self.store_operation, &[operation], took),
             Observation::SnapshotsSetAside { group, count } => {
                 self.set_aside.with_label_values(&[group.as_str()]).inc_by(count.into());

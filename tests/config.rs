@@ -134,6 +134,7 @@ fn the_python_originals_defaults_are_the_defaults() {
         (config.shutdown_grace, 30),
         (config.job_retention, 7 * 86_400),
         (config.healthcheck_interval, 900),
+        (config.reconcile_interval, 300),
         (config.timeout_runner, 900),
         (config.time_to_live, 43_200),
         (config.idle_timeout, 300),
@@ -184,6 +185,8 @@ metrics_public: false
 shutdown_grace: 0
 job_retention: 1d
 healthcheck_interval: 60
+reconcile_interval: 59
+reconcile_repositories: [Octo/App, o/b]
 timeout_runner: 61
 time_to_live: 62
 idle_timeout: 63
@@ -247,6 +250,7 @@ runner_groups:
         (config.shutdown_grace, 0),
         (config.job_retention, 86_400),
         (config.healthcheck_interval, 60),
+        (config.reconcile_interval, 59),
         (one.healthcheck_interval, 60),
         (one.time_to_start, 61),
         (one.time_to_live, 62),

@@ -73,6 +73,8 @@ fn job(id: u64, status: JobStatus, queued_at: Timestamp) -> Job {
         runner: None,
         queued_by: BTreeSet::new(),
         waiting_by: BTreeSet::new(),
+        verified: 0,
+        verify_at: None,
         timeline: Vec::new(),
     }
 }

@@ -228,19 +228,24 @@ async fn every_replica_answers_for_every_group_and_passes_messages_on() {
     let config = fleet.config(GROUPS, 2, |_| {});
     let (first, second) = (fleet.start(&config).await, fleet.start(&config).await);
     until_owned(&fleet, &[first, second], 8..=12).await;
+    for port in [first, second] {
+        let all_run = async |fleet: &Fleet| {
+            let groups = fleet.api(port, "/groups").await;
+            groups.as_array().unwrap().iter().all(|group| group["health"] == "running")
+        };
+        fleet.until("it knows who runs each group", all_run).await;
+    }
     for n in 0..GROUPS {
         let group = format!("g{n}");
         let (status, answer) = fleet.message(first, &group, "create_runner").await;
         assert_eq!(status, 202, "{group}: {answer}");
         let runner = answer["runner"].as_str().unwrap().to_owned();
-        // Whoever is asked sees it.
+        // Whoever is asked sees it, once it is saved: right after the answer.
         for port in [first, second] {
-            fleet
-                .until("the runner is seen", async |fleet| {
-                    let shown = fleet.try_api(port, &format!("/runners/{runner}")).await;
-                    shown.is_ok_and(|shown| shown["group"] == *group)
-                })
-                .await;
+            let path = format!("/runners/{runner}");
+            fleet.until("the runner is seen", async |fleet| fleet.try_api(port, &path).await.is_ok()).await;
+            let shown = fleet.api(port, &format!("/runners/{runner}")).await;
+            assert_eq!(shown["group"], *group, "{shown}");
         }
         let (status, answer) = fleet.message(second, &group, "drain").await;
         assert_eq!(status, 202, "{group}: {answer}");

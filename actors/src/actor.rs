@@ -8,6 +8,7 @@ pub(crate) mod group;
 pub mod lease;
 pub mod listings;
 pub(crate) mod messenger;
+pub mod reconciler;
 pub(crate) mod replica;
 pub(crate) mod restarts;
 pub(crate) mod runner;

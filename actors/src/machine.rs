@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod demand;
 pub mod fleet;
+pub mod found;
 pub mod group;
 pub mod health;
 pub mod job;
@@ -10,3 +11,4 @@ pub mod matching;
 pub mod placement;
 pub mod plan;
 pub mod runner;
+pub mod verify;

@@ -1,10 +1,16 @@
 //! One client of GitHub for each credential, and the listings that the groups of a credential share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actors::actor::listings::Listings;
-use actors::port::github::Budget;
-use actors::port::{Clock, Observer};
+use actors::id::JobId;
+use actors::model::delivery::JobEvent;
+use actors::model::settings::Scope;
+use actors::port::github::{Budget, Hook, Records, RepositoryName, Sent};
+use actors::port::{Clock, GitHubError, Observer};
+use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::StartError;
 use crate::config::{Config, CredentialConfig, GitHubCredential};
@@ -51,6 +57,18 @@ impl Accesses {
         self.0.first().ok_or_else(|| StartError::Config("there is no GitHub credential".to_owned()))
     }
 
+    /// What GitHub remembers, asked with the credential of the groups of each scope.
+    pub(super) fn records(&self, config: &Config) -> Result<Arc<dyn Records>, StartError> {
+        let mut by_scope = BTreeMap::new();
+        for group in &config.groups {
+            let client = &self.get(&group.github_credential)?.client;
+            by_scope.entry(group.settings.scope.clone()).or_insert_with(|| Arc::clone(client));
+        }
+        let app = config.github_credentials.iter().position(|c| matches!(c.credential, GitHubCredential::App { .. }));
+        let access = app.and_then(|n| self.0.get(n)).map_or_else(|| self.first(), Ok)?;
+        Ok(Arc::new(ByScope { by_scope, app: Arc::clone(&access.client) }))
+    }
+
     /// What may still be asked of GitHub with each.
     pub(super) fn budgets(&self) -> Vec<Budget> {
         self.0.iter().map(|access| access.client.budget()).collect()
@@ -72,4 +90,47 @@ pub(super) fn settings(config: &CredentialConfig) -> Settings {
 pub(super) fn client(settings: Settings, name: &str, observer: &Arc<dyn Observer>) -> Result<Client, StartError> {
     Client::new(settings, Arc::clone(observer))
         .map_err(|error| StartError::Config(format!("GitHub credential {name:?}: {error}")))
+}
+
+/// [`Records`] of all credentials.
+struct ByScope {
+    by_scope: BTreeMap<Scope, Arc<Client>>,
+    /// That of the first App, whose hook [`Hook::App`] is taken for.
+    app: Arc<Client>,
+}
+
+impl ByScope {
+    fn of(&self, scope: &Scope) -> &Client {
+        self.by_scope.get(scope).unwrap_or(&self.app)
+    }
+
+    fn of_hook(&self, hook: &Hook) -> &Client {
+        match hook {
+            Hook::App => &self.app,
+            Hook::Of { scope, .. } => self.of(scope),
+        }
+    }
+}
+
+#[async_trait]
+impl Records for ByScope {
+    async fn job(&self, scope: &Scope, at: &RepositoryName, id: JobId) -> Result<Option<JobEvent>, GitHubError> {
+        self.of(scope).job(scope, at, id).await
+    }
+
+    async fn open_jobs(&self, scope: &Scope, at: &RepositoryName, runs: usize) -> Result<Vec<JobEvent>, GitHubError> {
+        self.of(scope).open_jobs(scope, at, runs).await
+    }
+
+    async fn hook(&self, scope: &Scope, address: &str) -> Result<Option<Hook>, GitHubError> {
+        self.of(scope).hook(scope, address).await
+    }
+
+    async fn deliveries(&self, hook: &Hook, since: Timestamp, page: Option<&str>) -> Result<Sent, GitHubError> {
+        self.of_hook(hook).deliveries(hook, since, page).await
+    }
+
+    async fn redeliver(&self, hook: &Hook, delivery: u64) -> Result<(), GitHubError> {
+        self.of_hook(hook).redeliver(hook, delivery).await
+    }
 }

@@ -76,6 +76,8 @@ pub(super) fn config(mut raw: RawConfig, reader: &mut Reader) -> Option<Config> 
         shutdown_grace: raw.shutdown_grace.value?.0,
         job_retention: raw.job_retention.value?.0,
         healthcheck_interval: defaults.healthcheck_interval,
+        reconcile_interval: raw.reconcile_interval.value?.0,
+        reconcile_repositories: raw.reconcile_repositories.value?.into_iter().map(|name| name.0).collect(),
         timeout_runner: defaults.time_to_start,
         time_to_live: defaults.time_to_live,
         idle_timeout: defaults.idle_timeout,

@@ -82,6 +82,11 @@ keys! {
         optional job_retention: Time<false> = "7d",
         /// Time between two health checks of a group. Duration.
         optional healthcheck_interval: Time<false> = "15m",
+        /// Time between two reconciliations with GitHub, which find jobs whose webhooks never came. Duration.
+        optional reconcile_interval: Time<false> = "5m",
+        /// Repositories whose open jobs are looked for, as owner/name, besides those of groups and those that had jobs
+        /// in the last week.
+        optional reconcile_repositories: Vec<RepositoryName> = "[]",
         /// Default of time_to_start: how long a runner may take from the creation of its instance until it is
         /// online. Duration.
         optional timeout_runner: Time<false> = "15m",

@@ -1,5 +1,6 @@
 //! Who runs which group: how everybody outside the supervision tree finds an actor, also after it was restarted.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -132,6 +133,8 @@ struct Shared {
     supervisor: OnceLock<ActorRef<SupervisorMsg>>,
     /// With other replicas: how to reach them, and until when what they told last counts.
     others: OnceLock<(Arc<Messenger>, Lease)>,
+    /// With other replicas: whether this one's id sorts first among those that live.
+    first: AtomicBool,
 }
 
 impl Directory {
@@ -190,6 +193,13 @@ impl Directory {
         self.0.others.get().is_none_or(|(_, beats)| beats.is_valid())
     }
 
+    /// Whether this process does what one among the replicas does: its id sorts first, or there are no others. Two may
+    /// believe it for some seconds when replicas come or go, and none.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.0.others.get().is_none() || self.is_connected() && self.0.first.load(Ordering::Relaxed)
+    }
+
     /// Sends a command to whoever runs the group and waits for the answer, at most [`ANSWER_DEADLINE`] there.
     ///
     /// # Errors
@@ -240,6 +250,7 @@ impl Directory {
 
     /// What the roster tells of the groups that are not `mine`.
     pub(crate) fn seen(&self, roster: &Roster, me: &ReplicaId, mine: impl Fn(&GroupName) -> bool) {
+        self.0.first.store(roster.replicas.keys().next() == Some(me), Ordering::Relaxed);
         let mut entries = self.0.entries.write().unwrap_or_else(PoisonError::into_inner);
         for entry in entries.iter_mut().filter(|entry| !mine(&entry.settings.name)) {
             let group = &entry.settings.name;

@@ -13,15 +13,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::actor::lease::Lease;
 use crate::actor::listings::Listings;
-use crate::id::{FencingToken, ManagerName, RunnerGroupId, RunnerId};
+use crate::id::{FencingToken, JobId, ManagerName, RunnerGroupId, RunnerId};
 use crate::machine::group::marker;
 use crate::machine::health::Listing;
 use crate::machine::runner::{Effect, Event};
+use crate::model::delivery::{JobEvent, RepositoryRef};
 use crate::model::runner::Runner;
 use crate::model::secret::Secret;
 use crate::model::settings::{GroupSettings, Scope};
 use crate::port::backend::{InstanceSpec, Metadata, Owner};
-use crate::port::github::{Deregistered, JitRequest, RemoteRunner};
+use crate::port::github::{Deregistered, JitRequest, Records, RemoteRunner, RepositoryName};
 use crate::port::{Backend, BackendError, Clock, GitHub, GitHubError, Observation, Observer, Store};
 
 /// Longest time one step at GitHub may take, pages and waiting for a free connection included.
@@ -36,6 +37,8 @@ const LEASE_OVER: &str = "this replica's lease of the group was over";
 pub struct World {
     /// GitHub.
     pub github: Arc<dyn GitHub>,
+    /// What GitHub remembers.
+    pub records: Arc<dyn Records>,
     /// The durable store.
     pub store: Arc<dyn Store>,
     /// Time and chance.
@@ -164,6 +167,12 @@ impl Interpreter {
                 None
             }
         }
+    }
+
+    /// A job as GitHub has it now.
+    pub(crate) async fn verify(&self, job: JobId, repository: RepositoryRef) -> Result<Option<JobEvent>, GitHubError> {
+        let repository = RepositoryName { owner: repository.owner, name: repository.name };
+        self.github(self.world.records.job(&self.settings.scope, &repository, job)).await
     }
 
     async fn register(&self, runner: &Runner) -> Result<(RunnerId, Secret), GitHubError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::actor::directory::Directory;
 use crate::machine;
 use crate::machine::matching::{Candidate, Match, match_job};
-use crate::model::delivery::Delivery;
+use crate::model::delivery::{Delivery, JobFacts};
 use crate::model::job::{Job, JobStatus, Milestone};
 use crate::port::store::{Recorded, Route};
 use crate::port::{Clock, Observer, Store, StoreError};
@@ -35,16 +35,22 @@ pub enum Accepted {
 }
 
 impl Front {
+    /// The group that would serve a job not seen before.
+    #[must_use]
+    pub fn match_job(&self, job: &JobFacts) -> Match {
+        let entries = self.directory.entries();
+        let candidates =
+            entries.iter().map(|entry| Candidate { settings: &entry.settings, has_capacity: entry.has_capacity });
+        match_job(job, candidates)
+    }
+
     /// Matches a delivery and records it. When this returns `Ok`, the delivery is durable.
     ///
     /// # Errors
     /// Those of [`Store::record`]; the delivery was not accepted.
     pub async fn accept(&self, mut delivery: Delivery) -> Result<Accepted, StoreError> {
-        let entries = self.directory.entries();
-        let candidates =
-            entries.iter().map(|entry| Candidate { settings: &entry.settings, has_capacity: entry.has_capacity });
         let mut route = Route::default();
-        match match_job(&delivery.event.job, candidates) {
+        match self.match_job(&delivery.event.job) {
             Match::Group { name, reason } => {
                 route.group = Some(name);
                 delivery.matched = reason;

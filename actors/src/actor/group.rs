@@ -16,13 +16,14 @@ use crate::actor::directory::{Command, Directory, Health, Outcome, Refused};
 use crate::actor::effect::{Interpreter, World};
 use crate::actor::restarts::Restarts;
 use crate::actor::runner::{Args as RunnerArgs, LONGEST_SLEEP, Msg as RunnerMsg, RunnerActor, SAVE_RETRY, until};
-use crate::id::{FencingToken, GroupName, ManagerName, RunnerName};
+use crate::id::{FencingToken, GroupName, JobId, ManagerName, RunnerName};
 use crate::machine::group::{Effect, Group, Note, Refusal};
 use crate::machine::health::Listing;
+use crate::model::delivery::{JobEvent, RepositoryRef};
 use crate::model::runner::{Runner, RunnerState};
 use crate::model::settings::GroupSettings;
 use crate::port::store::{Changes, InboxEntry, Loaded};
-use crate::port::{Backend, Observation, StoreError};
+use crate::port::{Backend, GitHubError, Observation, StoreError};
 
 /// Deliveries read from the inbox at once.
 const INBOX_BATCH: usize = 256;
@@ -57,6 +58,8 @@ pub(crate) enum GroupMsg {
     /// Give this runner an actor again.
     Revive(RunnerName),
     Listed(Listing),
+    /// What GitHub says of a job that waited for long.
+    Verified(JobId, Result<Option<JobEvent>, GitHubError>),
     Saved(Changes, FencingToken, Result<(), StoreError>),
     SaveAgain,
     /// A runner could not save with this token.
@@ -140,6 +143,7 @@ impl Actor for GroupActor {
             GroupMsg::RunnerChanged(runner) => state.runner_changed(&myself, runner).await,
             GroupMsg::Revive(name) => state.revive(&myself, &name).await,
             GroupMsg::Listed(listing) => state.listed(&myself, listing).await,
+            GroupMsg::Verified(job, answer) => state.verified(&myself, job, answer).await,
             GroupMsg::Saved(changes, token, result) => state.saved(&myself, &changes, token, result),
             GroupMsg::SaveAgain => {
                 if let Some(running) = &mut state.running {
@@ -422,6 +426,7 @@ impl State {
                     }
                 }
                 Effect::Healthcheck => self.healthcheck(myself),
+                Effect::Verify(job, repository) => self.verify(myself, job, repository),
                 Effect::Note(note) => self.note(note),
             }
         }
@@ -497,6 +502,29 @@ impl State {
         });
     }
 
+    fn verify(&self, myself: &ActorRef<GroupMsg>, job: JobId, repository: RepositoryRef) {
+        let (interpreter, actor) = (Arc::clone(&self.interpreter), myself.clone());
+        self.task(async move {
+            let answer = interpreter.verify(job, repository).await;
+            let _ = actor.cast(GroupMsg::Verified(job, answer));
+        });
+    }
+
+    async fn verified(
+        &mut self,
+        myself: &ActorRef<GroupMsg>,
+        job: JobId,
+        answer: Result<Option<JobEvent>, GitHubError>,
+    ) {
+        let now = self.now();
+        let Some(running) = &mut self.running else { return };
+        if let Err(error) = &answer {
+            tracing::warn!(group = %self.args.settings.name, %job, %error, "cannot ask GitHub about a job that waits for long");
+        }
+        let effects = running.group.verified(job, answer, now);
+        self.carry_out(myself, effects).await;
+    }
+
     fn note(&self, note: Note) {
         let group = self.name();
         let observation = match &note {
@@ -504,6 +532,7 @@ impl State {
             Note::Finished(conclusion, ran) => {
                 Observation::JobFinished { group, conclusion: known_conclusion(conclusion), ran: *ran }
             }
+            Note::Found => Observation::FoundWithoutWebhook { by: "question" },
             Note::Leak(side) => Observation::Leak { group, side },
         };
         self.args.world.observer.observe(&observation);

@@ -2,6 +2,7 @@
 
 mod command;
 mod jobs;
+mod verified;
 
 pub use command::Refusal;
 
@@ -18,6 +19,8 @@ use crate::machine::fleet::Fleet;
 use crate::machine::health::{self, Listing, Suspects, Verdict};
 use crate::machine::plan::{Hold, Plan, Situation, plan};
 use crate::machine::runner as runner_machine;
+use crate::machine::verify::{Checks, Known};
+use crate::model::delivery::RepositoryRef;
 use crate::model::group::{GroupSnapshot, Healthcheck, LastError};
 use crate::model::inbox::Loaded;
 use crate::model::job::{Job, JobStatus, Milestone};
@@ -50,6 +53,7 @@ pub struct Group {
     jobs: BTreeMap<JobId, Arc<Job>>,
     final_jobs: VecDeque<JobId>,
     demand: Demand,
+    checks: Checks,
     fleet: Fleet,
     suspects: Suspects,
     looked: bool,
@@ -68,6 +72,8 @@ pub enum Effect {
     Spawn(Arc<Runner>, runner_machine::Event),
     /// Send this event to the runner's actor.
     Tell(RunnerName, runner_machine::Event),
+    /// Ask GitHub about a job of this repository and come back with [`Group::verified`].
+    Verify(JobId, RepositoryRef),
     /// List both sides and come back with [`Group::listed`].
     Healthcheck,
     /// Take note, for metrics.
@@ -81,6 +87,8 @@ pub enum Note {
     Taken(Duration),
     /// A job ended with this conclusion after it ran so long.
     Finished(String, Option<Duration>),
+    /// GitHub was asked about a job that waited, and told what no webhook had.
+    Found,
     /// Something without its counterpart is being removed: `instance` or `registration`.
     Leak(&'static str),
 }
@@ -113,6 +121,7 @@ impl Group {
             jobs: BTreeMap::new(),
             final_jobs: VecDeque::new(),
             demand: Demand::default(),
+            checks: Checks::default(),
             fleet: Fleet::default(),
             suspects: Suspects::new(),
             looked: false,
@@ -127,6 +136,7 @@ impl Group {
             if job.in_demand() {
                 group.demand.insert(job.id(), job.queued_at.unwrap_or(job.received_at));
             }
+            group.checks.put(&job);
             group.jobs.insert(job.id(), Arc::new(job));
         }
         for runner in loaded.runners {
@@ -188,7 +198,7 @@ impl Group {
         let scale_down = self.fleet.idle().next().filter(|_| plan.surplus > 0).map(|(since, _)| self.idle_until(since));
         // One that is due was told already, and has yet to show it.
         let scale_down = scale_down.map(|due| if due <= now { now + TELL_AGAIN } else { due });
-        [plan.again_at, scale_down].into_iter().flatten().fold(self.next_look(), Timestamp::min)
+        [plan.again_at, scale_down, self.checks.wake_at()].into_iter().flatten().fold(self.next_look(), Timestamp::min)
     }
 
     /// What changed since the last call and must be saved, if anything did.
@@ -453,6 +463,7 @@ impl Group {
     fn plan(&self, now: Timestamp) -> Plan {
         let situation = Situation {
             demand: u32::try_from(self.demand.len()).unwrap_or(u32::MAX),
+            unsure: u32::try_from(self.checks.held(now)).unwrap_or(u32::MAX),
             available: self.fleet.available(),
             total: self.total(),
             min: self.settings.min,
@@ -466,12 +477,16 @@ impl Group {
 
     /// Carries out the plan of the moment.
     fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let jobs = &self.jobs;
+        let ask = self.checks.ask(now, |id| jobs.get(&id).map(|job| Known::of(job)));
+        let ask = ask.iter().filter_map(|id| jobs.get(id));
+        effects.extend(ask.map(|job| Effect::Verify(job.id(), job.facts.repository.clone())));
         let plan = self.plan(now);
         if plan.create > 0 {
             let wanting: Vec<JobId> = self
                 .demand
                 .iter()
-                .filter(|job| self.fleet.requested_for(*job).is_none())
+                .filter(|job| self.fleet.requested_for(*job).is_none() && !self.checks.holds(*job, now))
                 .take(plan.create as usize)
                 .collect();
             let mut wanting = wanting.into_iter();

@@ -3,11 +3,15 @@
 use jiff::Timestamp;
 
 use crate::id::GroupName;
+use crate::machine::{found, verify};
 use crate::model::delivery::{Delivery, JobAction, JobFacts};
 use crate::model::job::{Job, JobStatus, Milestone};
 
 /// Deliveries remembered for each of `queued` and `waiting`; a job that has more keeps its first ones.
 const DELIVERIES_MAX: usize = 32;
+
+/// Conclusion of a job that GitHub knows no more.
+pub const FORGOTTEN: &str = "unknown to GitHub";
 
 /// A job of which nothing is known yet but what `facts` says.
 #[must_use]
@@ -24,6 +28,8 @@ pub fn new(facts: JobFacts, group: Option<GroupName>, received_at: Timestamp) ->
         runner: None,
         queued_by: Default::default(),
         waiting_by: Default::default(),
+        verified: 0,
+        verify_at: None,
         timeline: Vec::new(),
     }
 }
@@ -44,13 +50,8 @@ pub fn apply(job: &mut Job, delivery: &Delivery) {
         }
     }
     match event.action {
-        JobAction::Queued if job.queued_by.len() < DELIVERIES_MAX => {
-            job.queued_by.insert(delivery.id.clone());
-        }
-        JobAction::Waiting if job.waiting_by.len() < DELIVERIES_MAX => {
-            job.waiting_by.insert(delivery.id.clone());
-        }
-        JobAction::Queued | JobAction::Waiting => {}
+        JobAction::Queued => found::add(&mut job.queued_by, &delivery.id, DELIVERIES_MAX),
+        JobAction::Waiting => found::add(&mut job.waiting_by, &delivery.id, DELIVERIES_MAX),
         JobAction::InProgress => {
             job.taken_at.get_or_insert(at);
         }
@@ -61,7 +62,11 @@ pub fn apply(job: &mut Job, delivery: &Delivery) {
             }
         }
     }
+    let before = job.status;
     job.status = status(job);
+    if job.status != before {
+        (job.verified, job.verify_at) = (0, verify::first(job.status, at));
+    }
     match job.status {
         JobStatus::Queued => {
             job.queued_at.get_or_insert(at);
@@ -71,12 +76,19 @@ pub fn apply(job: &mut Job, delivery: &Delivery) {
     }
 }
 
+/// GitHub knows the job no more: it is over, nobody knows how.
+pub fn forgotten(job: &mut Job, at: Timestamp) {
+    job.finished_at.get_or_insert(at);
+    job.conclusion.get_or_insert_with(|| FORGOTTEN.to_owned());
+    job.status = status(job);
+}
+
 fn status(job: &Job) -> JobStatus {
     if job.finished_at.is_some() {
         JobStatus::Completed
     } else if job.taken_at.is_some() {
         JobStatus::InProgress
-    } else if job.queued_by.len() > job.waiting_by.len() {
+    } else if found::count(&job.queued_by) > found::count(&job.waiting_by) {
         JobStatus::Queued
     } else {
         JobStatus::Waiting

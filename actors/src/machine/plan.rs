@@ -7,6 +7,8 @@ use jiff::Timestamp;
 pub struct Situation {
     /// Jobs in demand.
     pub demand: u32,
+    /// Those among them that GitHub is asked about first: no runner is created for them yet.
+    pub unsure: u32,
     /// Runners that serve, or will serve, a job: requested up to idle.
     pub available: u32,
     /// Runners that are not proven gone, whatever their state.
@@ -65,7 +67,8 @@ pub fn plan(s: Situation, now: Timestamp) -> Plan {
         _ if s.failures > 0 => 1,
         _ => u32::MAX,
     };
-    let create = short.min(free).min(allowed);
+    let sure = wanted.saturating_sub(s.unsure).saturating_sub(s.available);
+    let create = sure.min(free).min(allowed);
     Plan { create, surplus: 0, short: short - create, again_at: if free > 0 { waits } else { None } }
 }
 
@@ -74,8 +77,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const CALM: Situation =
-        Situation { demand: 0, available: 0, total: 0, min: 0, max: 5, hold: None, failures: 0, not_before: None };
+    const CALM: Situation = Situation {
+        demand: 0,
+        unsure: 0,
+        available: 0,
+        total: 0,
+        min: 0,
+        max: 5,
+        hold: None,
+        failures: 0,
+        not_before: None,
+    };
 
     fn t(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -89,6 +101,9 @@ mod tests {
         };
         assert_eq!(create(Situation { demand: 3, ..CALM }), (3, 0, 0));
         assert_eq!(create(Situation { demand: 8, ..CALM }), (5, 0, 3));
+        assert_eq!(create(Situation { demand: 3, unsure: 2, ..CALM }), (1, 0, 2));
+        assert_eq!(create(Situation { demand: 3, unsure: 3, available: 2, ..CALM }), (0, 0, 1));
+        assert_eq!(create(Situation { demand: 3, unsure: 2, available: 4, ..CALM }), (0, 1, 0));
         assert_eq!(create(Situation { demand: 8, total: 5, available: 2, ..CALM }), (0, 0, 6));
         assert_eq!(create(Situation { min: 2, ..CALM }), (2, 0, 0));
         assert_eq!(create(Situation { min: 2, demand: 1, available: 2, total: 2, ..CALM }), (1, 0, 0));
@@ -106,18 +121,19 @@ mod tests {
     proptest! {
         #[test]
         fn a_plan_never_exceeds_max_and_never_both_creates_and_lets_go(
-            demand in 0_u32..50, available in 0_u32..50, other in 0_u32..50, min in 0_u32..50, max in 1_u32..50,
+            demand in 0_u32..50, unsure in 0_u32..50, available in 0_u32..50, other in 0_u32..50, min in 0_u32..50, max in 1_u32..50,
             failures in 0_u32..3, wait in proptest::option::of(0_i64..200), hold in 0..3,
         ) {
             let total = available + other;
             let hold = match hold { 0 => None, 1 => Some(Hold::Drained), _ => Some(Hold::Looking) };
-            let s = Situation { demand, available, total, min, max, hold, failures, not_before: wait.map(t) };
+            let unsure = unsure.min(demand);
+            let s = Situation { demand, unsure, available, total, min, max, hold, failures, not_before: wait.map(t) };
             let p = plan(s, t(100));
             prop_assert!(p.create == 0 || total + p.create <= max);
             prop_assert!(p.create == 0 || p.surplus == 0);
             prop_assert!(p.surplus <= available);
             if hold.is_none() && failures == 0 && wait.is_none_or(|w| w <= 100) && total < max {
-                prop_assert_eq!(p.create, (demand + min).saturating_sub(available).min(max - total));
+                prop_assert_eq!(p.create, (demand - unsure + min).saturating_sub(available).min(max - total));
             }
         }
     }

@@ -69,6 +69,12 @@ pub struct Job {
     pub queued_by: BTreeSet<DeliveryId>,
     /// Deliveries that said `waiting`.
     pub waiting_by: BTreeSet<DeliveryId>,
+    /// How often GitHub was asked about it, and answered, since it waits as it does.
+    #[serde(default)]
+    pub verified: u32,
+    /// When GitHub is asked about it next; none before the first time.
+    #[serde(default)]
+    pub verify_at: Option<Timestamp>,
     /// What happened, oldest first.
     pub timeline: Vec<TimelineEntry>,
 }
@@ -95,6 +101,15 @@ impl Job {
             self.timeline.remove(1);
         }
         self.timeline.push(TimelineEntry { at, what });
+    }
+}
+
+impl Job {
+    /// As [`Self::note`], unless the timeline says the same anywhere.
+    pub fn note_once(&mut self, at: Timestamp, what: Milestone) {
+        if !self.timeline.iter().any(|entry| entry.what == what) {
+            self.note(at, what);
+        }
     }
 }
 
@@ -177,6 +192,11 @@ pub enum Milestone {
         runner: RunnerName,
         /// Why, with the text of the error.
         error: String,
+    },
+    /// GitHub was asked about it, because it waited for long.
+    Verified {
+        /// What came of it, in a sentence.
+        answer: String,
     },
     /// A runner took it.
     Taken {

@@ -121,6 +121,12 @@ pub enum Observation<'a> {
         /// Requests left.
         remaining: u64,
     },
+    /// GitHub was asked, and told what no webhook had told.
+    FoundWithoutWebhook {
+        /// `history`: a delivery that failed, which is sent again; `listing`: a job among those that are open;
+        /// `question`: what became of a job that waited for long.
+        by: &'static str,
+    },
     /// The store did something.
     StoreOperation {
         /// `record`, `save`, `load`, `inbox`, …

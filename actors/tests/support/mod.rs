@@ -1,6 +1,7 @@
 //! A small world in memory for the actors: GitHub, a backend and a store that share one list of what exists.
 
 pub mod jobs;
+pub mod records;
 pub mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use actors::actor::directory::Directory;
 use actors::actor::effect::World;
 use actors::actor::front::{Accepted, Front};
 use actors::actor::listings::Listings;
-use actors::actor::supervisor::{GroupSpec, System, SystemSpec};
+use actors::actor::supervisor::{GroupSpec, Service, System, SystemSpec};
 use actors::id::*;
 use actors::model::delivery::{Delivery, JobAction, JobEvent, JobFacts, RepositoryRef, RunnerRef};
 use actors::model::group::GroupSnapshot;
@@ -34,6 +35,8 @@ pub struct Earth {
     chance: AtomicU64,
     /// Who shares the groups.
     membership: Mutex<replicas::Membership>,
+    /// What GitHub remembers.
+    records: records::Memory,
     /// How long each call takes.
     pub latency: Mutex<Duration>,
     /// How much longer each create takes.
@@ -415,6 +418,26 @@ pub fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
     }
 }
 
+/// A job of `octo-org/app` that this group serves.
+pub fn facts(job: u64, group: &str) -> JobFacts {
+    JobFacts {
+        id: JobId(job),
+        run_id: 1,
+        run_attempt: Some(1),
+        name: "build".into(),
+        workflow_name: None,
+        head_branch: None,
+        labels: vec!["self-hosted".into(), group.into()],
+        repository: RepositoryRef { id: RepositoryId(7), owner: "octo-org".into(), name: "app".into(), private: true },
+        organization: None,
+        enterprise: None,
+        installation_id: None,
+        created_at: None,
+        started_at: None,
+        completed_at: None,
+    }
+}
+
 /// One life of the manager.
 pub struct Manager {
     pub system: System,
@@ -422,8 +445,18 @@ pub struct Manager {
 }
 
 pub async fn start(earth: &Arc<Earth>, groups: &[GroupSettings]) -> Manager {
+    start_with(earth, groups, |_| vec![]).await
+}
+
+/// As [`start`], with services beside the groups.
+pub async fn start_with(
+    earth: &Arc<Earth>,
+    groups: &[GroupSettings],
+    services: impl FnOnce(&Front) -> Vec<Service>,
+) -> Manager {
     let world = World {
         github: earth.clone(),
+        records: earth.clone(),
         store: earth.clone(),
         clock: earth.clone(),
         observer: earth.clone(),
@@ -444,7 +477,7 @@ pub async fn start(earth: &Arc<Earth>, groups: &[GroupSettings]) -> Manager {
             .into_iter()
             .map(|settings| GroupSpec { settings, backend: earth.clone(), listings: None })
             .collect(),
-        services: vec![],
+        services: services(&front),
         replicas: None,
     };
     Manager { system: System::start(spec).await.unwrap(), front }
@@ -470,33 +503,12 @@ impl Manager {
         action: JobAction,
         runner: Option<&str>,
     ) -> Result<Accepted, StoreError> {
-        let facts = JobFacts {
-            id: JobId(job),
-            run_id: 1,
-            run_attempt: Some(1),
-            name: "build".into(),
-            workflow_name: None,
-            head_branch: None,
-            labels: vec!["self-hosted".into(), group.into()],
-            repository: RepositoryRef {
-                id: RepositoryId(7),
-                owner: "octo-org".into(),
-                name: "app".into(),
-                private: true,
-            },
-            organization: None,
-            enterprise: None,
-            installation_id: None,
-            created_at: None,
-            started_at: None,
-            completed_at: None,
-        };
         let delivery = Delivery {
             id: DeliveryId::new(id).unwrap(),
             received_at: self.front.clock.now(),
             event: JobEvent {
                 action,
-                job: facts,
+                job: facts(job, group),
                 runner: runner.map(|name| RunnerRef { id: None, name: name.into() }),
                 conclusion: (action == JobAction::Completed).then(|| "success".into()),
             },

@@ -10,7 +10,7 @@ use actors::actor::directory::{Directory, Health, Owner as GroupOwner};
 use actors::actor::effect::World;
 use actors::actor::front::Front;
 use actors::actor::listings::Listings;
-use actors::actor::supervisor::{GroupSpec, System, SystemSpec};
+use actors::actor::supervisor::{GroupSpec, Service, System, SystemSpec};
 use actors::id::*;
 use actors::model::delivery::Delivery;
 use actors::model::group::GroupSnapshot;
@@ -361,9 +361,19 @@ impl Store for Site {
 
 /// Starts a manager at this site that shares these groups.
 pub async fn join(site: &Arc<Site>, groups: &[GroupSettings]) -> Manager {
+    join_with(site, groups, |_| vec![]).await
+}
+
+/// As [`join`], with services beside the groups.
+pub async fn join_with(
+    site: &Arc<Site>,
+    groups: &[GroupSettings],
+    services: impl FnOnce(&Front) -> Vec<Service>,
+) -> Manager {
     let earth = &site.earth;
     let world = World {
         github: site.clone(),
+        records: earth.clone(),
         store: site.clone(),
         clock: earth.clone(),
         observer: earth.clone(),
@@ -384,7 +394,7 @@ pub async fn join(site: &Arc<Site>, groups: &[GroupSettings]) -> Manager {
             .into_iter()
             .map(|settings| GroupSpec { settings, backend: site.clone(), listings: None })
             .collect(),
-        services: vec![],
+        services: services(&front),
         replicas: Some(site.clone()),
     };
     Manager { system: System::start(spec).await.unwrap(), front }

@@ -43,6 +43,8 @@ fn job(status: JobStatus) -> Job {
         runner: None,
         queued_by: BTreeSet::new(),
         waiting_by: BTreeSet::new(),
+        verified: 0,
+        verify_at: None,
         timeline: Vec::new(),
     }
 }

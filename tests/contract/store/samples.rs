@@ -79,6 +79,8 @@ pub fn job(id: u64, group: Option<&GroupName>, status: JobStatus, seconds: i64) 
         runner: None,
         queued_by: BTreeSet::from([DeliveryId::new(format!("q-{id}")).unwrap()]),
         waiting_by: BTreeSet::new(),
+        verified: 0,
+        verify_at: None,
         timeline: Vec::new(),
     };
     job.note(at(seconds), Milestone::Unmatched { reason: "no group has the label \"gpu\"".to_owned() });
@@ -201,6 +203,7 @@ pub fn every_milestone(mut job: Job) -> Job {
         Milestone::InstanceCreated { runner: runner.clone(), instance: "i-1".to_owned() },
         Milestone::RunnerOnline { runner: runner.clone() },
         Milestone::RunnerFailed { runner, error: "quota".to_owned() },
+        Milestone::Verified { answer: "it is still queued".to_owned() },
         Milestone::Taken { runner: "octo-00000001".to_owned(), ours: true },
         Milestone::Finished { conclusion: "success".to_owned() },
     ]

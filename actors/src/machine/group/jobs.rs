@@ -24,28 +24,35 @@ impl Group {
         self.dirty = true;
         let mut effects = vec![];
         let delivery = entry.delivery;
-        let runner = if entry.assigned {
-            self.job_event(&delivery, entry.known, &mut effects)
-        } else {
-            delivery.event.runner.clone()
-        };
-        let final_job =
-            entry.assigned && self.jobs.get(&delivery.event.job.id).is_some_and(|j| j.status == JobStatus::Completed);
-        if let Some(name) = runner.as_ref().and_then(|r| self.our_runner(r)) {
-            let job = delivery.event.job.id;
-            match delivery.event.action {
-                JobAction::Completed => self.tell_news(name, JobNews { job, completed: true }, &mut effects),
-                JobAction::InProgress if !final_job => {
-                    self.tell_news(name, JobNews { job, completed: false }, &mut effects);
-                }
-                JobAction::InProgress | JobAction::Queued | JobAction::Waiting => {}
-            }
-        }
+        self.happened(&delivery, entry.assigned, entry.known, &mut effects);
         self.act(now, &mut effects);
         if delivery.event.action == JobAction::Queued {
             self.explain_waiting(delivery.event.job.id, now);
         }
         effects
+    }
+
+    /// Brings the job up to date, and tells the runner that took it.
+    pub(super) fn happened(
+        &mut self,
+        delivery: &Delivery,
+        assigned: bool,
+        known: Option<Job>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let runner = if assigned { self.job_event(delivery, known, effects) } else { delivery.event.runner.clone() };
+        let final_job =
+            assigned && self.jobs.get(&delivery.event.job.id).is_some_and(|j| j.status == JobStatus::Completed);
+        if let Some(name) = runner.as_ref().and_then(|r| self.our_runner(r)) {
+            let job = delivery.event.job.id;
+            match delivery.event.action {
+                JobAction::Completed => self.tell_news(name, JobNews { job, completed: true }, effects),
+                JobAction::InProgress if !final_job => {
+                    self.tell_news(name, JobNews { job, completed: false }, effects);
+                }
+                JobAction::InProgress | JobAction::Queued | JobAction::Waiting => {}
+            }
+        }
     }
 
     /// Brings the job up to date and returns the runner that the event, or an earlier one, named.
@@ -71,6 +78,17 @@ impl Group {
         if !was_final {
             self.job_milestones(&mut job, delivery, was_taken, effects);
         }
+        let runner = job.runner.clone().or_else(|| match delivery.event.action {
+            JobAction::InProgress | JobAction::Completed => delivery.event.runner.clone(),
+            JobAction::Queued | JobAction::Waiting => None,
+        });
+        self.put_job(job);
+        runner
+    }
+
+    /// Keeps a job's new state, with its place in demand.
+    pub(super) fn put_job(&mut self, job: Job) {
+        let id = job.id();
         if job.in_demand() {
             self.demand.insert(id, job.queued_at.unwrap_or(job.received_at));
         } else {
@@ -79,13 +97,9 @@ impl Group {
         if job.status == JobStatus::Completed && !self.final_jobs.contains(&id) {
             self.final_jobs.push_back(id);
         }
-        let runner = job.runner.clone().or_else(|| match delivery.event.action {
-            JobAction::InProgress | JobAction::Completed => delivery.event.runner.clone(),
-            JobAction::Queued | JobAction::Waiting => None,
-        });
+        self.checks.put(&job);
         self.jobs.insert(id, Arc::new(job));
         self.dirty_jobs.insert(id);
-        runner
     }
 
     fn job_milestones(&self, job: &mut Job, delivery: &Delivery, was_taken: bool, effects: &mut Vec<Effect>) {

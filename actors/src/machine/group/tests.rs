@@ -1,6 +1,7 @@
 //! A group in a world where runners move when they are told to.
 
 mod health;
+mod verified;
 
 use super::*;
 use crate::id::{Cursor, DeliveryId, GroupName, InstanceId, RepositoryId, RunnerId};
@@ -63,6 +64,8 @@ struct World {
     cursor: u64,
     runners: BTreeMap<RunnerName, Runner>,
     effects: Vec<String>,
+    /// Whether GitHub says at once of each job that it is asked about that it is queued.
+    answers: bool,
 }
 
 impl World {
@@ -74,7 +77,7 @@ impl World {
         let now = Timestamp::from_second(1000).unwrap();
         let manager = ManagerName::new("test").unwrap();
         let group = Group::new(Arc::new(settings("octo", min, max)), &manager, loaded, 1, now);
-        let mut world = Self { group, now, cursor: 0, runners: BTreeMap::new(), effects: vec![] };
+        let mut world = Self { group, now, cursor: 0, runners: BTreeMap::new(), effects: vec![], answers: true };
         let effects = world.group.recover();
         world.run(effects);
         world
@@ -94,6 +97,12 @@ impl World {
                     self.runner_event(&name, event);
                 }
                 Effect::Healthcheck => self.effects.push("healthcheck".into()),
+                Effect::Verify(job, _) => {
+                    self.effects.push(format!("verify {job}"));
+                    if self.answers {
+                        self.verified(job.0, verified::says(Queued, job.0));
+                    }
+                }
                 Effect::Note(note) => self.effects.push(format!("{note:?}")),
             }
         }
