@@ -31,11 +31,10 @@ fn bad(findings: &[String]) -> Vec<&str> {
     findings.iter().map(String::as_str).filter(|line| !line.starts_with("ok ")).collect()
 }
 
+/// Whether a finding begins so; shows them all when none does.
 fn has(findings: &[String], start: &str) -> bool {
     let found = findings.iter().any(|line| line.starts_with(start));
-    if !found {
-        println!("no line begins with {start:?}:\n{}", findings.join("\n"));
-    }
+    assert!(found, "no line begins with {start:?}:\n{}", findings.join("\n"));
     found
 }
 
