@@ -273,6 +273,7 @@ pub fn demo_config(name: &str, data_dir: &str, request: &crate::demo::ServiceReq
         "github_token": request.token.expose(),
         "github_webhook_secret": request.webhook_secret.expose(),
         "healthcheck_interval": "5s",
+        "reconcile_interval": "3s",
         "idle_timeout": "2s",
         "shutdown_grace": "10s",
         "runner_groups": [{

@@ -81,6 +81,9 @@ pub struct DemoArgs {
     /// End with a table once all jobs are done
     #[arg(long)]
     pub exit: bool,
+    /// Let GitHub misbehave: webhooks get lost, come late and twice, answers get lost, calls fail
+    #[arg(long)]
+    pub faults: bool,
 }
 
 fn positive(text: &str) -> Result<f64, String> {

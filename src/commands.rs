@@ -148,7 +148,8 @@ async fn run_demo(args: DemoArgs) -> Result<(), Failure> {
     let data_dir = tempfile::Builder::new().prefix("runner-manager-demo-").tempdir()?;
     let name = format!("demo-{}", std::process::id());
     let program = std::env::current_exe()?.to_string_lossy().into_owned();
-    let options = demo::Options { jobs: args.jobs, rate: args.rate, max: args.max, seed: args.seed, exit: args.exit };
+    let DemoArgs { jobs, rate, max, seed, exit, faults } = args;
+    let options = demo::Options { jobs, rate, max, seed, exit, faults };
     let stdout = io::stdout();
     let live = stdout.is_terminal();
     let start = async |request: demo::ServiceRequest| -> Result<RunningService, String> {

@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use account::{Account, Summary};
 use arrivals::Arrivals;
-use github::{JobRequest, Settings, SimulatedGitHub, StartError};
+use github::{Fault, HookFault, JobRequest, Operation, Settings, SimulatedGitHub, StartError, Times};
 
 /// How often runners are counted.
 const COUNT_EVERY: Duration = Duration::from_millis(50);
@@ -43,11 +43,13 @@ pub struct Options {
     pub seed: u64,
     /// Whether it ends once all jobs are done; otherwise it goes on until Ctrl-C. Default false.
     pub exit: bool,
+    /// Whether GitHub misbehaves: webhooks get lost, come late and twice, answers get lost, calls fail. Default false.
+    pub faults: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { jobs: 40, rate: 4.0, max: 10, seed: 1, exit: false }
+        Self { jobs: 40, rate: 4.0, max: 10, seed: 1, exit: false, faults: false }
     }
 }
 
@@ -97,6 +99,24 @@ pub enum DemoError {
     Write(#[from] io::Error),
 }
 
+/// Lets a good part of `jobs` meet something that goes wrong, the first ones first.
+fn misbehave(github: &SimulatedGitHub, jobs: u32) {
+    let (some, few) = (Times::Next(jobs.div_ceil(8)), Times::Next(jobs.div_ceil(20)));
+    for fault in [HookFault::Drop, HookFault::Duplicate, HookFault::Late(Duration::from_secs(1))] {
+        github.fail_webhooks(None, fault, some);
+    }
+    for (operation, fault) in [
+        (Operation::GenerateJitConfig, Fault::LoseAnswer),
+        (Operation::GenerateJitConfig, Fault::Status(502)),
+        (Operation::DeleteRunner, Fault::LoseAnswer),
+        (Operation::DeleteRunner, Fault::Status(500)),
+        (Operation::ListRunners, Fault::Gone(1)),
+        (Operation::ListRunners, Fault::DropConnection),
+    ] {
+        github.fail(operation, fault, few);
+    }
+}
+
 /// Runs the demo and writes what happens, with a bar below it when `live`. `start_service` starts the real service.
 ///
 /// # Errors
@@ -123,6 +143,9 @@ where
     let request = ServiceRequest { github_url: github.url().to_owned(), ..request };
     let service = start_service(request).await.map_err(|error| DemoError::Service(error.into()))?;
     github.set_webhook_url(&service.webhook_url);
+    if options.faults {
+        misbehave(&github, options.jobs);
+    }
 
     let mut account = Account::new(&mut out, live, options.jobs, options.max);
     account.line(&format!("simulated GitHub  {}", github.url()))?;
@@ -135,6 +158,7 @@ where
     let leaked_processes = (service.count_processes)();
     (service.stop)().await;
     let summary = account.close((leaked_registrations, leaked_processes), github.hook_counts(), interrupted);
+    let summary = Summary { faults: options.faults, ..summary };
     github.stop().await;
     watched?;
     writeln!(out, "{summary}")?;

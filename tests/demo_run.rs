@@ -92,7 +92,7 @@ async fn start(request: ServiceRequest, max: usize) -> Result<RunningService, In
 }
 
 fn options() -> Options {
-    Options { jobs: 12, rate: 50.0, max: 6, seed: 3, exit: true }
+    Options { jobs: 12, rate: 50.0, max: 6, seed: 3, exit: true, faults: false }
 }
 
 #[tokio::test]
