@@ -127,9 +127,9 @@ async fn a_flood_of_records_delays_a_registration_by_one_call_at_most() {
         client.generate_jit_config(&registration(1)).await.unwrap();
         let log = stage.github.requests();
         let begun = log.iter().find(|request| request.operation == Operation::GenerateJitConfig).unwrap().at;
-        // In the time of one call each place changes hands once.
+        // In the time of one call each place changes hands once; it may have done so on the way to the queue.
         let overtakers = log.iter().filter(|request| request.at > issued && request.at < begun).count();
-        assert!(overtakers < places, "{overtakers} calls began before it, with {places} places");
+        assert!(overtakers <= places, "{overtakers} calls began before it, with {places} places");
         for one in flood {
             one.await.unwrap();
         }
