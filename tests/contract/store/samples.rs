@@ -127,7 +127,8 @@ pub fn snapshot(cursor: Cursor) -> GroupSnapshot {
         drained: true,
         looking: true,
         failures: 2,
-        never_online: 2,
+        // As read from a release that did not know it.
+        never_online: 0,
         not_before: Some(at(60)),
         last_error: Some(LastError { at: at(1), text: "create failed: quota".to_owned() }),
         last_healthcheck: Some(Healthcheck { at: at(2), registered: Some(3), instances: None, repairs: 1 }),
