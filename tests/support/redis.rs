@@ -248,6 +248,14 @@ impl Sentinels {
         address.lines().nth(1).and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("no master: {address}"))
     }
 
+    /// The ports of the servers that the Sentinels take for the master, one each.
+    pub fn master_ports(&self) -> [u16; 3] {
+        self.sentinels.each_ref().map(|sentinel| {
+            let address = sentinel.cli(&["sentinel", "get-master-addr-by-name", SERVICE]);
+            address.lines().nth(1).and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("no master: {address}"))
+        })
+    }
+
     /// The master of now.
     pub fn master(&mut self) -> &mut RedisServer {
         let port = self.master_port();
