@@ -22,7 +22,7 @@ use actors::model::delivery::{Delivery, JobAction, JobEvent};
 use actors::model::group::GroupSnapshot;
 use actors::model::runner::{Runner, RunnerState};
 use actors::model::secret::Secret;
-use actors::model::settings::{BackendLimits, Arch, GroupSettings, Os, Scope};
+use actors::model::settings::{Arch, BackendLimits, GroupSettings, Os, Scope};
 use actors::port::backend::*;
 use actors::port::github::*;
 use actors::port::store::{Changes, InboxEntry, Loaded};

@@ -170,7 +170,8 @@ fn group(
 
 /// A backend's name within its group: its kind, with a number if it is not the first of that kind.
 fn backend_name(kind: &str, before: &[BackendLimits]) -> String {
-    let same = |limits: &&BackendLimits| limits.name.strip_prefix(kind).is_some_and(|r| r.is_empty() || r.starts_with('-'));
+    let same =
+        |limits: &&BackendLimits| limits.name.strip_prefix(kind).is_some_and(|r| r.is_empty() || r.starts_with('-'));
     match before.iter().filter(same).count() {
         0 => kind.to_owned(),
         others => format!("{kind}-{}", others + 1),

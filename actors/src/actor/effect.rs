@@ -294,11 +294,7 @@ impl Interpreter {
             join_all(self.backends.iter().map(|place| self.list_at(place)))
         );
         let at = registered.as_ref().map_or(began, |(at, _)| began.min(*at));
-        Listing {
-            at,
-            registered: registered.map(|(_, runners)| runners).map_err(|error| error.to_string()),
-            instances,
-        }
+        Listing { at, registered: registered.map(|(_, runners)| runners).map_err(|error| error.to_string()), instances }
     }
 
     async fn list_at(&self, place: &Place) -> Listed {

@@ -212,7 +212,10 @@ impl Group {
         // One that is due was told already, and has yet to show it.
         let scale_down = scale_down.map(|due| if due <= now { now + TELL_AGAIN } else { due });
         let probe = self.probe_at().map(|due| due.max(now));
-        [plan.again_at, scale_down, self.checks.wake_at(), probe].into_iter().flatten().fold(self.next_look(), Timestamp::min)
+        [plan.again_at, scale_down, self.checks.wake_at(), probe]
+            .into_iter()
+            .flatten()
+            .fold(self.next_look(), Timestamp::min)
     }
 
     /// What changed since the last call and must be saved, if anything did.

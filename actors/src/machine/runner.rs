@@ -160,8 +160,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         (Provisioning, Event::CreateFailed { error, jit_config }) => {
             runner.tried.push(Tried { backend: runner.backend.clone(), error: error.to_string() });
             runner.error = Some(format!("creating the instance at backend {} failed: {error}", runner.backend));
-            if let (false, false, Some(jit_config)) =
-                (error.outcome_unknown(), runner.fallbacks.is_empty(), jit_config)
+            if let (false, false, Some(jit_config)) = (error.outcome_unknown(), runner.fallbacks.is_empty(), jit_config)
             {
                 let next = runner.fallbacks.remove(0);
                 let why = format!("backend {} made no instance ({error}), asking backend {next}", runner.backend);

@@ -21,7 +21,7 @@ use actors::model::group::GroupSnapshot;
 use actors::model::job::{Job, JobStatus};
 use actors::model::runner::Runner;
 use actors::model::secret::Secret;
-use actors::model::settings::{BackendLimits, Arch, GroupSettings, Os, Scope};
+use actors::model::settings::{Arch, BackendLimits, GroupSettings, Os, Scope};
 use actors::port::backend::{Instance, InstanceSpec, InstanceStatus, Metadata, Owner};
 use actors::port::github::{Deregistered, JitRequest, Registration, RemoteRunner};
 use actors::port::store::*;

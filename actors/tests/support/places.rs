@@ -92,7 +92,10 @@ impl Place {
         self.earth.things().instances.retain(|name, _| !here.contains(name));
     }
 
-    async fn fault(&self, queue: impl FnOnce(&mut State) -> &mut VecDeque<Fault>) -> Result<Option<Fault>, BackendError> {
+    async fn fault(
+        &self,
+        queue: impl FnOnce(&mut State) -> &mut VecDeque<Fault>,
+    ) -> Result<Option<Fault>, BackendError> {
         self.earth.pause().await;
         let fault = queue(&mut self.state()).pop_front();
         match fault {

@@ -34,10 +34,7 @@ impl Group {
     fn on_trial(&self, backend: &str) -> bool {
         self.fleet.iter().any(|runner| {
             runner.backend == backend
-                && matches!(
-                    runner.state,
-                    RunnerState::Requested | RunnerState::Registering | RunnerState::Provisioning
-                )
+                && matches!(runner.state, RunnerState::Requested | RunnerState::Registering | RunnerState::Provisioning)
         })
     }
 

@@ -122,10 +122,7 @@ fn a_group_looks_until_all_that_it_adopted_is_saved() {
     let listing = Listing {
         at: w.now,
         registered: Ok(Arc::new(vec![remote(a, true, true), remote(b, true, true)])),
-        instances: listed(Ok(vec![
-                instance(a, InstanceStatus::Running),
-                instance(b, InstanceStatus::Running),
-            ])),
+        instances: listed(Ok(vec![instance(a, InstanceStatus::Running), instance(b, InstanceStatus::Running)])),
     };
     let effects = w.group.listed(&listing, w.now);
     assert!(w.group.snapshot().looking, "a crash now must not forget them");
