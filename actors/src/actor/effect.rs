@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::actor::lease::Lease;
 use crate::actor::listings::Listings;
-use crate::id::{FencingToken, JobId, ManagerName, RunnerGroupId, RunnerId};
+use crate::actor::runner_group::Joined;
+use crate::id::{FencingToken, JobId, ManagerName, RunnerId};
 use crate::machine::group::marker;
 use crate::machine::health::Listing;
 use crate::machine::runner::{Effect, Event};
@@ -22,7 +23,9 @@ use crate::model::runner::Runner;
 use crate::model::secret::Secret;
 use crate::model::settings::{GroupSettings, Scope};
 use crate::port::backend::{InstanceSpec, Metadata, Owner};
-use crate::port::github::{Deregistered, JitRequest, Records, RemoteRunner, RepositoryName};
+use crate::port::github::{
+    Deregistered, JitRequest, Records, RemoteRunner, RepositoryName, RunnerGroup, RunnerGroupRemoval,
+};
 use crate::port::{Backend, BackendError, Clock, GitHub, GitHubError, Observation, Observer, Store};
 
 /// Longest time one step at GitHub may take, pages and waiting for a free connection included.
@@ -83,7 +86,7 @@ pub(crate) struct Interpreter {
     backend: Arc<dyn Backend>,
     world: World,
     calls: Semaphore,
-    runner_group: OnceCell<RunnerGroupId>,
+    joined: Joined,
     token: AtomicU64,
     ended: CancellationToken,
 }
@@ -102,7 +105,7 @@ impl Interpreter {
             owner: Owner { manager: manager.clone(), group: settings.name.clone() },
             marker: marker(&manager),
             calls: Semaphore::new(settings.max_concurrency.max(1)),
-            runner_group: OnceCell::new(),
+            joined: Joined::default(),
             settings,
             backend,
             world,
@@ -130,11 +133,20 @@ impl Interpreter {
     /// Does beforehand what the first runner would have to wait for.
     pub(crate) async fn warm(&self) -> Result<(), GitHubError> {
         let warm = async {
-            self.runner_group().await?;
             self.download_url().await;
             Ok(())
         };
         self.github(warm).await
+    }
+
+    /// Brings the runner group at GitHub in step with the settings.
+    pub(crate) async fn ensure_runner_group(&self) -> Result<RunnerGroup, GitHubError> {
+        self.github(self.joined.ensure(&*self.world.github, &self.settings)).await
+    }
+
+    /// Deletes the runner group at GitHub.
+    pub(crate) async fn delete_runner_group(&self) -> Result<RunnerGroupRemoval, GitHubError> {
+        self.github(self.joined.delete(&*self.world.github, &self.settings)).await
     }
 
     /// Carries out one effect. A call that panics counts as one whose outcome is unknown.
@@ -178,18 +190,22 @@ impl Interpreter {
     async fn register(&self, runner: &Runner) -> Result<(RunnerId, Secret), GitHubError> {
         let mut labels = self.settings.runner_labels();
         labels.push(self.marker.clone());
-        let request = JitRequest {
-            scope: self.settings.scope.clone(),
-            name: runner.name.clone(),
-            runner_group: self.runner_group().await?,
-            labels,
+        let (github, settings) = (&*self.world.github, &self.settings);
+        let runner_group = self.joined.id(github, settings).await?;
+        let mut request = JitRequest { scope: settings.scope.clone(), name: runner.name.clone(), runner_group, labels };
+        let registration = match github.generate_jit_config(&request).await {
+            // Nothing was done. Somebody may have deleted the runner group.
+            Err(GitHubError::NotFound(text)) => {
+                self.joined.lost(runner_group);
+                request.runner_group = self.joined.id(github, settings).await?;
+                if request.runner_group == runner_group {
+                    return Err(GitHubError::NotFound(text));
+                }
+                github.generate_jit_config(&request).await?
+            }
+            registration => registration?,
         };
-        let registration = self.world.github.generate_jit_config(&request).await?;
         Ok((registration.id, registration.jit_config))
-    }
-
-    async fn runner_group(&self) -> Result<RunnerGroupId, GitHubError> {
-        self.runner_group.get_or_try_init(|| self.world.github.ensure_runner_group(&self.settings)).await.copied()
     }
 
     async fn download_url(&self) -> String {

@@ -24,6 +24,7 @@ use crate::model::delivery::RepositoryRef;
 use crate::model::group::{GroupSnapshot, Healthcheck, LastError};
 use crate::model::inbox::Loaded;
 use crate::model::job::{Job, JobStatus, Milestone};
+use crate::model::remote::GitHubError;
 use crate::model::runner::{DeleteReason, Removal, Runner, RunnerState, Transition};
 use crate::model::settings::GroupSettings;
 
@@ -415,6 +416,12 @@ impl Group {
         self.dirty = true;
         self.act(now, &mut effects);
         effects
+    }
+
+    /// The runner group at GitHub is not as configured.
+    pub fn runner_group_failed(&mut self, error: &GitHubError, now: Timestamp) {
+        self.snapshot.last_error = Some(LastError { at: now, text: format!("runner group at GitHub: {error}") });
+        self.dirty = true;
     }
 
     fn take_in(&mut self, stray: health::Stray, now: Timestamp, effects: &mut Vec<Effect>) {
