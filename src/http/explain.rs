@@ -217,7 +217,7 @@ pub(super) fn describe(what: &Milestone) -> String {
         Milestone::InstanceCreated { runner, instance } => format!("instance {instance} of runner {runner} created"),
         Milestone::RunnerOnline { runner } => format!("runner {runner} online"),
         Milestone::RunnerFailed { runner, error } => format!("runner {runner} could not be started: {error}"),
-        Milestone::Verified { answer } => format!("it waited for long, so GitHub was asked: {answer}"),
+        Milestone::Verified { answer } => format!("nothing was heard of it for long, so GitHub was asked: {answer}"),
         Milestone::Taken { runner, ours } => {
             let runner = if runner.is_empty() { "a runner that GitHub does not name" } else { runner };
             format!("taken by {runner}{}", if *ours { "" } else { ", which is not one of ours" })

@@ -62,7 +62,7 @@ pub(crate) enum GroupMsg {
     Listed(Listing),
     /// What a look at the runner group at GitHub brought.
     RunnerGroup(Result<RunnerGroup, GitHubError>),
-    /// What GitHub says of a job that waited for long.
+    /// What GitHub says of a job that is open for long.
     Verified(JobId, Result<Option<JobEvent>, GitHubError>),
     Saved(Changes, FencingToken, Result<(), StoreError>),
     SaveAgain,
@@ -533,7 +533,7 @@ impl State {
         let now = self.now();
         let Some(running) = &mut self.running else { return };
         if let Err(error) = &answer {
-            tracing::warn!(group = %self.args.settings.name, %job, %error, "cannot ask GitHub about a job that waits for long");
+            tracing::warn!(group = %self.args.settings.name, %job, %error, "cannot ask GitHub about a job that is open for long");
         }
         let effects = running.group.verified(job, answer, now);
         self.carry_out(myself, effects).await;

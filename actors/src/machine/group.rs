@@ -309,11 +309,8 @@ impl Group {
             RunnerState::Idle | RunnerState::Busy => {
                 self.note_job(runner, now, Milestone::RunnerOnline { runner: name });
             }
-            RunnerState::Requested
-            | RunnerState::Registering
-            | RunnerState::Deleting
-            | RunnerState::Gone
-            | RunnerState::Failed => {}
+            RunnerState::Gone | RunnerState::Failed => self.runner_left(runner, now),
+            RunnerState::Requested | RunnerState::Registering | RunnerState::Deleting => {}
         }
     }
 

@@ -193,7 +193,7 @@ pub enum Milestone {
         /// Why, with the text of the error.
         error: String,
     },
-    /// GitHub was asked about it, because it waited for long.
+    /// GitHub was asked about it, because nothing was heard of it for long.
     Verified {
         /// What came of it, in a sentence.
         answer: String,
