@@ -18,7 +18,7 @@ use actors::model::job::Job;
 use actors::model::runner::Runner;
 use actors::model::settings::{Arch, GroupSettings, Os, Scope};
 use actors::port::backend::{Instance, InstanceSpec, Metadata, Owner};
-use actors::port::github::{Deregistered, JitRequest, Registration, RemoteRunner};
+use actors::port::github::{Deregistered, JitRequest, Registration, RemoteRunner, RunnerGroup, RunnerGroupRemoval};
 use actors::port::replicas::{LEASE, Notice, Report, Roster};
 use actors::port::store::*;
 use actors::port::*;
@@ -219,9 +219,22 @@ impl Replicas for Site {
 
 #[async_trait]
 impl GitHub for Site {
-    async fn ensure_runner_group(&self, group: &GroupSettings) -> Result<RunnerGroupId, GitHubError> {
+    async fn ensure_runner_group(
+        &self,
+        group: &GroupSettings,
+        last: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroup, GitHubError> {
         self.note("ensure_runner_group", &group.name);
-        self.earth.ensure_runner_group(group).await
+        self.earth.ensure_runner_group(group, last).await
+    }
+
+    async fn delete_runner_group(
+        &self,
+        group: &GroupSettings,
+        last: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroupRemoval, GitHubError> {
+        self.note("delete_runner_group", &group.name);
+        self.earth.delete_runner_group(group, last).await
     }
 
     async fn generate_jit_config(&self, request: &JitRequest) -> Result<Registration, GitHubError> {

@@ -58,6 +58,23 @@ impl Group {
         effects
     }
 
+    /// An operator wants the runner group at GitHub gone.
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] unless the group is drained and has no runners.
+    pub fn may_lose_runner_group(&self) -> Result<(), Refusal> {
+        let name = &self.settings.name;
+        if !self.snapshot.drained {
+            return Err(Refusal::Conflict(format!("group {name} would create its runner group anew: drain it first")));
+        }
+        match self.total() {
+            0 => Ok(()),
+            runners => {
+                Err(Refusal::Conflict(format!("group {name} still has runners ({runners}): wait until they are gone")))
+            }
+        }
+    }
+
     /// Forgets failures and the last error, and checks health.
     pub fn reset(&mut self, now: Timestamp) -> Vec<Effect> {
         self.snapshot.failures = 0;
