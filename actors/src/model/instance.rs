@@ -51,10 +51,13 @@ pub enum BackendError {
         /// How long to wait, if it said so.
         retry_after: Option<Duration>,
     },
+    /// It could not be reached; nothing was made.
+    #[error("could not be reached: {0}")]
+    Unreachable(String),
     /// No answer in time: the outcome is unknown.
     #[error("timed out: {0}")]
     Timeout(String),
-    /// The backend failed or cannot be reached: the outcome is unknown.
+    /// The backend failed: the outcome is unknown.
     #[error("unavailable: {0}")]
     Unavailable(String),
 }
@@ -76,7 +79,7 @@ impl BackendError {
             Self::Unauthorized(_) => "unauthorized",
             Self::Throttled { .. } => "throttled",
             Self::Timeout(_) => "timeout",
-            Self::Unavailable(_) => "unavailable",
+            Self::Unreachable(_) | Self::Unavailable(_) => "unavailable",
         }
     }
 }
