@@ -36,9 +36,7 @@ fn config(site: &Site, daemon: &Dockerd, max: u32) -> PathBuf {
 
 /// Containers of others: one without labels, one of another deployment.
 async fn bystanders(daemon: &Dockerd) -> [String; 2] {
-    let body = |labels: Value| {
-        json!({"Image": "runner", "Cmd": ["sleep", "1000"], "Labels": labels, "HostConfig": {"NetworkMode": "none"}})
-    };
+    let body = |labels: Value| json!({"Image": "runner", "Cmd": ["sleep", "1000"], "Labels": labels, "HostConfig": {"NetworkMode": "none"}});
     let labels = json!({
         "runner-manager.manager": "another",
         "runner-manager.group": "octo-test",

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 /// Longest time until a daemon works, or has ended.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What there is to be done where the tests cannot be run.
-const NEEDED: &str = "dockerd and a static busybox are needed, and root: run scripts/setup as root, which installs them";
+const NEEDED: &str =
+    "dockerd and a static busybox are needed, and root: run scripts/setup as root, which installs them";
 /// Programs that images have, each a name of busybox.
 const PROGRAMS: [&str; 6] = ["sh", "sleep", "true", "touch", "cat", "ls"];
 
@@ -53,7 +54,13 @@ impl Dockerd {
         let dir = tempfile::Builder::new().prefix("dockerd-").tempdir().unwrap();
         prepare(dir.path());
         let args: Vec<String> = args.iter().map(|arg| arg.replace("DIR", dir.path().to_str().unwrap())).collect();
-        let client = Client::builder().no_proxy().unix_socket(dir.path().join("sock")).build().unwrap();
+        // Tests that share the daemon have a runtime each: a connection must not outlive its own.
+        let client = Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .unix_socket(dir.path().join("sock"))
+            .build()
+            .unwrap();
         let mut daemon = Self { child: spawn(dir.path(), &args), dir, args, client };
         daemon.await_up();
         daemon
@@ -193,7 +200,7 @@ fn answers(socket: &Path) -> bool {
 }
 
 /// A file system with busybox, as a tar archive.
-fn root_of_busybox() -> Vec<u8> {
+pub fn root_of_busybox() -> Vec<u8> {
     let root = tempfile::tempdir().unwrap();
     let bin = root.path().join("bin");
     fs::create_dir(&bin).unwrap();

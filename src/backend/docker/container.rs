@@ -115,3 +115,45 @@ pub(super) fn body(settings: &Settings, spec: &InstanceSpec) -> ContainerCreateB
         ..ContainerCreateBody::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actors::id::{GroupName, ManagerName};
+    use actors::model::secret::Secret;
+
+    use super::super::{Endpoint, Pull};
+    use super::*;
+
+    #[test]
+    fn only_what_is_asked_for_is_asked_for() {
+        let mut settings = Settings {
+            endpoint: Endpoint::Unix("/run/x.sock".into()),
+            image: "octo".to_owned(),
+            command: vec![],
+            labels: BTreeMap::new(),
+            env: BTreeMap::new(),
+            pull: Pull::Never,
+            network: None,
+            volumes: vec![],
+            nano_cpus: None,
+            memory: None,
+            privileged: false,
+            remove: false,
+        };
+        let spec = InstanceSpec {
+            owner: Owner { manager: ManagerName::new("m").unwrap(), group: GroupName::new("g").unwrap() },
+            runner: RunnerName::new("g-1").unwrap(),
+            env: vec![],
+            jit_config: Secret::new("aml0".into()),
+        };
+        let plain = body(&settings, &spec);
+        assert_eq!(plain.cmd, None, "the image's own command");
+        let host = plain.host_config.unwrap_or_default();
+        assert_eq!((host.privileged, host.auto_remove), (Some(false), Some(false)));
+        assert_eq!((host.network_mode, host.binds, host.nano_cpus, host.memory), (None, None, None, None));
+        settings.privileged = true;
+        settings.remove = true;
+        let host = body(&settings, &spec).host_config.unwrap_or_default();
+        assert_eq!((host.privileged, host.auto_remove), (Some(true), Some(true)));
+    }
+}

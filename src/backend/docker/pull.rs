@@ -118,7 +118,9 @@ fn failure(image: &str, error: &Error) -> BackendError {
     let says = |words: &[&str]| words.iter().any(|words| lower.contains(words));
     if status == 429 || says(&["toomanyrequests", "too many requests", "rate limit"]) {
         BackendError::Throttled { text, retry_after: None }
-    } else if says(&["unauthorized", "authentication required", "access denied", "access to the resource is denied"]) {
+    } else if lower.starts_with("denied")
+        || says(&["unauthorized", "authentication required", "access denied", "access to the resource is denied"])
+    {
         BackendError::Unauthorized(format!("{text}; a private image has to be there before (pull: never)"))
     } else if says(&["manifest unknown", "not found", "no matching manifest", "name unknown", "invalid reference"]) {
         BackendError::Invalid(text)
