@@ -132,7 +132,6 @@ mod docker {
 
     impl Containers {
         async fn new() -> Self {
-            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             let daemon = Dockerd::shared();
             daemon.image("contract").await;
             Self(daemon)

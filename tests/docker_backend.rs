@@ -36,7 +36,6 @@ struct Host {
 
 impl Host {
     async fn new(group: &str) -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Self::of(Dockerd::shared(), group).await
     }
 

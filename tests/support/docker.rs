@@ -53,6 +53,7 @@ impl Dockerd {
         assert!(rustix::process::geteuid().is_root(), "{NEEDED}");
         let dir = tempfile::Builder::new().prefix("dockerd-").tempdir().unwrap();
         prepare(dir.path());
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let args: Vec<String> = args.iter().map(|arg| arg.replace("DIR", dir.path().to_str().unwrap())).collect();
         // Tests that share the daemon have a runtime each: a connection must not outlive its own.
         let client = Client::builder()
