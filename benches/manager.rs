@@ -22,7 +22,7 @@ use actors::model::delivery::{Delivery, JobAction, JobEvent};
 use actors::model::group::GroupSnapshot;
 use actors::model::runner::{Runner, RunnerState};
 use actors::model::secret::Secret;
-use actors::model::settings::{Arch, GroupSettings, Os, Scope};
+use actors::model::settings::{Arch, BackendLimits, GroupSettings, Os, Scope};
 use actors::port::backend::*;
 use actors::port::github::*;
 use actors::port::store::{Changes, InboxEntry, Loaded};
@@ -152,9 +152,12 @@ struct Running {
 fn settings(max: u32) -> GroupSettings {
     GroupSettings {
         time_to_start: Duration::from_secs(600),
-        create_timeout: Duration::from_secs(60),
-        delete_timeout: Duration::from_secs(60),
-        max_concurrency: 512,
+        backends: vec![BackendLimits {
+            create_timeout: Duration::from_secs(60),
+            delete_timeout: Duration::from_secs(60),
+            max_concurrency: 512,
+            ..BackendLimits::new("base")
+        }],
         ..GroupSettings::new(
             GroupName::new("octo-linux").unwrap(),
             Scope::Organization("octo-org".into()),
@@ -190,7 +193,7 @@ async fn start(data: &std::path::Path, latency: Duration) -> Running {
         manager,
         world,
         directory: directory.clone(),
-        groups: vec![GroupSpec { settings, backend: Arc::new(Told(base, tell)), listings: None }],
+        groups: vec![GroupSpec { settings, backends: vec![Arc::new(Told(base, tell))], listings: None }],
         services: vec![],
         replicas: None,
     };

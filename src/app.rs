@@ -172,16 +172,17 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 fn group_spec(config: &Config, group: &GroupConfig, accesses: &Accesses) -> Result<GroupSpec, StartError> {
     let listings = Some(Arc::clone(&accesses.get(&group.github_credential)?.listings));
-    Ok(GroupSpec { settings: Arc::new(group.settings.clone()), backend: backend(config, group), listings })
+    let backends = group.backends.iter().map(|settings| backend(config, group, settings)).collect();
+    Ok(GroupSpec { settings: Arc::new(group.settings.clone()), backends, listings })
 }
 
 fn repository((owner, name): &(String, String)) -> RepositoryName {
     RepositoryName { owner: owner.clone(), name: name.clone() }
 }
 
-fn backend(config: &Config, group: &GroupConfig) -> Arc<dyn Backend> {
+fn backend(config: &Config, group: &GroupConfig, settings: &BackendSettings) -> Arc<dyn Backend> {
     let owner = Owner { manager: config.name.clone(), group: group.settings.name.clone() };
-    match &group.backend {
+    match settings {
         BackendSettings::Process { command, working_dir, env, stop_grace } => {
             let settings = process::Settings {
                 command: command.clone(),

@@ -164,16 +164,19 @@ fn describe_group(group: &GroupConfig, text: &mut String) {
             line(label, "a script".to_owned());
         }
     }
-    line("backend", backend(&group.backend));
-    line(
-        "limits",
-        format!(
-            "{} calls at once, create within {}, delete within {}",
-            settings.max_concurrency,
-            show(settings.create_timeout),
-            show(settings.delete_timeout)
-        ),
-    );
+    for (n, (settings, limits)) in group.backends.iter().zip(&settings.backends).enumerate() {
+        line(if n == 0 { "backend" } else { "or else" }, backend(settings));
+        line(
+            "limits",
+            format!(
+                "{} calls at once, create within {}, delete within {}, left alone after {} failures",
+                limits.max_concurrency,
+                show(limits.create_timeout),
+                show(limits.delete_timeout),
+                limits.breaker_failures
+            ),
+        );
+    }
 }
 
 fn serves(settings: &GroupSettings) -> String {
@@ -309,14 +312,16 @@ fn password_in_clear(url: &RedisUrl) -> bool {
 fn group_warnings(group: &GroupConfig, warnings: &mut Vec<String>) {
     let settings = &group.settings;
     let mut warn = |what: String| warnings.push(format!("group {}: {what}", settings.name));
-    if matches!(group.backend, BackendSettings::Process { .. }) && settings.allows_public_repositories {
+    let process = |backend: &BackendSettings| matches!(backend, BackendSettings::Process { .. });
+    if group.backends.iter().any(process) && settings.allows_public_repositories {
         warn(
             "jobs of public repositories, also from forks, run as processes of this host; \
               set allows_public_repositories: false unless that is meant"
                 .to_owned(),
         );
     }
-    if let BackendSettings::Docker(docker) = &group.backend {
+    for backend in &group.backends {
+        let BackendSettings::Docker(docker) = backend else { continue };
         if let DockerEndpoint::Tcp(address) = &docker.endpoint
             && !is_local(address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']))
         {
@@ -333,17 +338,21 @@ fn group_warnings(group: &GroupConfig, warnings: &mut Vec<String>) {
     if !settings.selected_workflows.is_empty() && !settings.restricted_to_workflows {
         warn("selected_workflows has no effect without restricted_to_workflows: true".to_owned());
     }
-    if settings.create_timeout > settings.time_to_start {
-        warn(format!(
-            "create_timeout {} is longer than time_to_start {}, which ends first",
-            show(settings.create_timeout),
-            show(settings.time_to_start)
-        ));
-    }
     if settings.time_to_live.as_secs() < 3_600 {
         warn(format!("jobs that take longer than time_to_live {} are cut off", show(settings.time_to_live)));
     }
-    if settings.max_concurrency == 1 && settings.max > 1 {
-        warn(format!("max_concurrency 1: up to {} runners are created one after another", settings.max));
+    for limits in &settings.backends {
+        if limits.create_timeout > settings.time_to_start {
+            warn(format!(
+                "create_timeout {} of backend {} is longer than time_to_start {}, which ends first",
+                show(limits.create_timeout),
+                limits.name,
+                show(settings.time_to_start)
+            ));
+        }
+        if limits.max_concurrency == 1 && settings.max > 1 {
+            let (max, backend) = (settings.max, &limits.name);
+            warn(format!("max_concurrency 1: up to {max} runners of backend {backend} are created one after another"));
+        }
     }
 }

@@ -160,8 +160,8 @@ pub struct ApiKey {
 pub struct GroupConfig {
     /// What the brain needs to know.
     pub settings: GroupSettings,
-    /// What its backend needs to know.
-    pub backend: BackendSettings,
+    /// What its backends need to know, in the order of `settings.backends`.
+    pub backends: Vec<BackendSettings>,
     /// Name of its credential.
     pub github_credential: String,
 }

@@ -13,7 +13,7 @@ use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use groups::Demand;
+use groups::{Breakers, Demand};
 
 /// Start of every name.
 const NAMESPACE: &str = "runner_manager";
@@ -56,6 +56,7 @@ pub struct Metrics {
     actor_restarts: IntCounterVec,
     groups_owned: IntGauge,
     oldest: Demand,
+    breakers: Breakers,
 }
 
 /// Registers what it makes. Names and help are fixed here, so that nothing can fail but by a mistake in this file,
@@ -146,7 +147,7 @@ impl Metrics {
             )?,
             backend_breaker_open: make.gauge(
                 "backend_breaker_open",
-                "1 while a backend is not called because it failed repeatedly",
+                "Groups that leave a backend alone because creates failed in a row",
                 &["backend"],
             )?,
             github_requests: make.counter("github_requests_total", "Calls to GitHub", &["operation", "outcome"])?,
@@ -169,6 +170,7 @@ impl Metrics {
             actor_restarts: make.counter("actor_restarts_total", "Actors started again after a failure", &["actor"])?,
             groups_owned: make.keep(groups_owned),
             oldest: Demand::default(),
+            breakers: Breakers::default(),
             registry: make.registry.clone(),
         };
         let build = make.gauge("build_info", "Version of the program, always 1", &["version", "commit"])?;
@@ -230,10 +232,9 @@ impl Observer for Metrics {
             Observation::Leak { group, side } => self.leaks.with_label_values(&[group.as_str(), side]).inc(),
             Observation::BackendCall { backend, operation, outcome, took } => {
                 self.backend_requests.with_label_values(&[backend, operation, outcome]).inc();
-                // The breaker has no observation of its own yet: a backend that is called has a closed one.
-                self.backend_breaker_open.with_label_values(&[backend]).set(0);
                 time(&self.backend_request_duration, &[backend, operation], took);
             }
+            Observation::Breaker { group, backend, open } => self.breaker(group.as_str(), backend, open),
             Observation::GitHubCall { operation, outcome } => {
                 self.github_requests.with_label_values(&[operation, outcome]).inc();
             }

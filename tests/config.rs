@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use actors::model::settings::{Arch, Os, Scope};
+use actors::model::settings::{Arch, BackendLimits, Os, Scope};
 use runner_manager::check;
 use runner_manager::config::{
     self, BackendSettings, Config, ConfigErrors, CredentialConfig, DockerEndpoint, GitHubCredential, LogLevel, Pull,
@@ -109,12 +109,12 @@ fn a_file_of_the_python_original_is_accepted_and_what_is_missing_is_said() {
     ));
     let gcloud = &config.groups[2];
     assert_eq!((gcloud.settings.min, gcloud.settings.max), (2, 50));
-    assert_eq!(gcloud.backend, BackendSettings::Unavailable { name: "gcloud" });
-    assert_eq!(config.groups[0].backend, BackendSettings::Base);
+    assert_eq!(gcloud.backends, [BackendSettings::Unavailable { name: "gcloud" }]);
+    assert_eq!(config.groups[0].backends, [BackendSettings::Base]);
     assert!(config.groups[0].settings.labels.iter().all(|label| label != "self-hosted"));
     let unavailable = config.unavailable_backends().unwrap();
     let names: Vec<String> = unavailable.iter().map(|error| error.key.clone()).collect();
-    let BackendSettings::Docker(docker) = &config.groups[1].backend else { panic!("{:?}", config.groups[1]) };
+    let BackendSettings::Docker(docker) = &config.groups[1].backends[0] else { panic!("{:?}", config.groups[1]) };
     assert_eq!(docker.endpoint, DockerEndpoint::Unix("/var/run/docker.sock".into()));
     assert_eq!((&*docker.image, docker.pull, docker.remove), ("runner:latest", Pull::Missing, false));
     assert_eq!(config.ineffective.iter().filter(|key| key.contains("instance_config.detach")).count(), 1);
@@ -162,8 +162,7 @@ fn the_python_originals_defaults_are_the_defaults() {
     assert_eq!(group.time_to_start, Duration::from_secs(900));
     assert_eq!(group.time_to_live, Duration::from_secs(43_200));
     assert_eq!(group.idle_timeout, Duration::from_secs(300));
-    assert_eq!((group.backend, group.max_concurrency), ("base", 16));
-    assert_eq!((group.create_timeout, group.delete_timeout), (Duration::from_secs(300), Duration::from_secs(300)));
+    assert_eq!(group.backends, [BackendLimits::new("base")]);
 }
 
 #[test]
@@ -212,7 +211,7 @@ runner_groups:
   selected_workflows: [o/a/.github/workflows/ci.yml@main]
   job_started_script: before
   job_completed_script: after
-  backend: {name: process, max_concurrency: 3, create_timeout: 4s, delete_timeout: 5s, instance_config: {command: [run, 7], working_dir: /w, env: {A: true, B: 1.10}, stop_grace: 6s}}
+  backend: {name: process, max_concurrency: 3, create_timeout: 4s, delete_timeout: 5s, breaker_failures: 7, breaker_wait: 20s, instance_config: {command: [run, 7], working_dir: /w, env: {A: true, B: 1.10}, stop_grace: 6s}}
 - name: two
   enterprise: octo
   labels: []
@@ -262,15 +261,16 @@ runner_groups:
         (one.time_to_start, 61),
         (one.time_to_live, 62),
         (one.idle_timeout, 63),
-        (one.create_timeout, 4),
-        (one.delete_timeout, 5),
+        (one.backends[0].create_timeout, 4),
+        (one.backends[0].delete_timeout, 5),
+        (one.backends[0].breaker_wait, 20),
     ];
     for (index, (found, expected)) in seconds.into_iter().enumerate() {
         assert_eq!(found, Duration::from_secs(expected), "{index}");
     }
-    assert_eq!((one.backend, one.max_concurrency), ("process", 3));
+    assert_eq!((one.backend(), one.backends[0].max_concurrency, one.backends[0].breaker_failures), ("process", 3, 7));
     assert_eq!(
-        config.groups[0].backend,
+        config.groups[0].backends[0],
         BackendSettings::Process {
             command: vec!["run".to_owned(), "7".to_owned()],
             working_dir: Some("/w".into()),

@@ -169,7 +169,11 @@ async fn an_owner_that_was_stopped_for_forty_seconds_changes_nothing_when_it_goe
     assert_eq!(wrong, Vec::<String>::new(), "it acted on what it remembered");
     let after = everything(&fleet, second).await;
     for (what, state) in before {
-        assert_eq!(after.get(&what), Some(&state), "{what} was overwritten");
+        let now = after.get(&what).unwrap_or_else(|| panic!("{what} is gone"));
+        for (field, value) in state.as_object().unwrap() {
+            // A webhook that the stopped process held may say what was not known; nothing that was known changes.
+            assert!(value.is_null() || now[field] == *value, "{what} was overwritten: {state}, now {now}");
+        }
     }
     let most = peak.most();
     let (twice, _) = registrations(&fleet);

@@ -1,6 +1,7 @@
 //! What follows: pure functions of state, event and time. No clock, no chance, no I/O.
 
 pub mod backoff;
+pub mod breaker;
 pub mod demand;
 pub mod fleet;
 pub mod found;

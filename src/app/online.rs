@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::credentials::{client, settings};
 use super::{StartError, backend, store};
-use crate::config::{Config, CredentialConfig, GroupConfig};
+use crate::config::{BackendSettings, Config, CredentialConfig, GroupConfig};
 use crate::github::{Client, Rights, RunnerGroupState, Settings};
 use crate::metrics::Metrics;
 
@@ -83,7 +83,10 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, StartError> {
         let used = config.groups.iter().filter(|group| group.github_credential == credential.name);
         github(credential, client, used.collect())
     });
-    let backends = config.groups.iter().map(|group| probe_backend(config, group));
+    let backends = config.groups.iter().flat_map(|group| {
+        let places = group.settings.backends.iter().zip(&group.backends);
+        places.map(move |(limits, settings)| probe_backend(config, group, &limits.name, settings))
+    });
     let (store, github, backends) = tokio::join!(probe_store(config, &metrics), join_all(asked), join_all(backends));
     Ok([store].into_iter().chain(github.into_iter().flatten()).chain(backends).collect())
 }
@@ -96,9 +99,9 @@ async fn probe_store(config: &Config, metrics: &Arc<Metrics>) -> Finding {
     }
 }
 
-async fn probe_backend(config: &Config, group: &GroupConfig) -> Finding {
-    let backend = backend(config, group);
-    let about = format!("group {}, backend {}", group.settings.name, backend.name());
+async fn probe_backend(config: &Config, group: &GroupConfig, name: &str, settings: &BackendSettings) -> Finding {
+    let backend = backend(config, group, settings);
+    let about = format!("group {}, backend {name}", group.settings.name);
     match tokio::time::timeout(PROBE_DEADLINE, backend.probe()).await {
         Ok(Ok(())) => Finding::new(Verdict::Ok, &about, "can create runners"),
         Ok(Err(error)) => Finding::new(Verdict::Error, &about, error.to_string()),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use actors::id::GroupName;
-use actors::model::settings::{GroupSettings, Scope};
+use actors::model::settings::{BackendLimits, GroupSettings, Scope};
 
 use super::credentials::Credentials;
 use super::error::ConfigError;
@@ -46,9 +46,11 @@ pub(super) fn groups(
         if let Some(name) = &raw.name.value {
             unique_name(name, &raw.name.spot, &mut names, reader);
         }
-        let backend_spot = raw.backend.value.as_ref().map(|backend| backend.keys.name.spot.clone());
+        let raw_backends = raw.backend.value.iter().chain(raw.fallback_backends.value.iter().flatten());
+        let spots: Vec<Spot> = raw_backends.map(|backend| backend.keys.name.spot.clone()).collect();
         let Some(group) = group(raw, defaults, credentials, reader) else { continue };
-        if let (BackendSettings::Unavailable { name }, Some(spot)) = (&group.config.backend, backend_spot) {
+        for (backend, spot) in group.config.backends.iter().zip(spots) {
+            let BackendSettings::Unavailable { name } = backend else { continue };
             unavailable.push(ConfigError {
                 place: spot.at,
                 key: spot.path,
@@ -97,17 +99,8 @@ fn group(
 ) -> Option<Checked> {
     let scope = scope(&raw, reader);
     let github_credential = credentials.of_group(&raw.here, &raw.github_credential, reader);
-    for (empty, spot, what) in [
-        (raw.schedules.value.as_ref().is_none_or(Vec::is_empty), &raw.schedules.spot, "schedules"),
-        (
-            raw.fallback_backends.value.as_ref().is_none_or(Vec::is_empty),
-            &raw.fallback_backends.spot,
-            "fallback_backends",
-        ),
-    ] {
-        if !empty {
-            reader.wrong_at(spot, format!("{what}, which this version does not support"), "none");
-        }
+    if !raw.schedules.value.as_ref().is_none_or(Vec::is_empty) {
+        reader.wrong_at(&raw.schedules.spot, "schedules, which this version does not support", "none");
     }
     let (min, max): (Option<u32>, Option<u32>) = (raw.min.value.map(|n| n.get()), raw.max.value.map(|n| n.get()));
     if let (Some(min), Some(max)) = (min, max)
@@ -132,7 +125,20 @@ fn group(
     }
     let labels = labels(&raw, reader);
     let defaults = defaults?;
-    let backend = raw.backend.value?;
+    let mut limits = Vec::new();
+    let mut backends = Vec::new();
+    for raw in [raw.backend.value?].into_iter().chain(raw.fallback_backends.value?) {
+        let settings = raw.settings?;
+        limits.push(BackendLimits {
+            name: backend_name(settings.name(), &limits),
+            create_timeout: raw.keys.create_timeout.value?.0,
+            delete_timeout: raw.keys.delete_timeout.value?.0,
+            max_concurrency: raw.keys.max_concurrency.value?.get(),
+            breaker_failures: raw.keys.breaker_failures.value?.get(),
+            breaker_wait: raw.keys.breaker_wait.value?.0,
+        });
+        backends.push(settings);
+    }
     let settings = GroupSettings {
         name: raw.name.value?,
         scope: scope?,
@@ -156,13 +162,20 @@ fn group(
         selected_workflows: raw.selected_workflows.value?,
         job_started_script: raw.job_started_script.value?,
         job_completed_script: raw.job_completed_script.value?,
-        backend: backend.settings.as_ref()?.name(),
-        create_timeout: backend.keys.create_timeout.value?.0,
-        delete_timeout: backend.keys.delete_timeout.value?.0,
-        max_concurrency: backend.keys.max_concurrency.value?.get(),
+        backends: limits,
     };
-    let config = GroupConfig { settings, backend: backend.settings?, github_credential: github_credential? };
+    let config = GroupConfig { settings, backends, github_credential: github_credential? };
     Some(Checked { config, here: raw.here, name_spot: raw.name.spot })
+}
+
+/// A backend's name within its group: its kind, with a number if it is not the first of that kind.
+fn backend_name(kind: &str, before: &[BackendLimits]) -> String {
+    let same =
+        |limits: &&BackendLimits| limits.name.strip_prefix(kind).is_some_and(|r| r.is_empty() || r.starts_with('-'));
+    match before.iter().filter(same).count() {
+        0 => kind.to_owned(),
+        others => format!("{kind}-{}", others + 1),
+    }
 }
 
 /// The group's own value, or the default if it has none; `None` if its own is wrong.

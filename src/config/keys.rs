@@ -178,7 +178,7 @@ keys! {
         optional schedules: Vec<RawSchedule> = "[]",
         /// What creates the runners' instances.
         required backend: RawBackend,
-        /// Backends tried when one has no capacity. Not supported by this version: only an empty list.
+        /// Backends tried in this order when the one before makes no instance, or failed too often.
         optional fallback_backends: Vec<RawBackend> = "[]",
         /// Part of the Python original's model.
         ignored id: Anything,
@@ -226,6 +226,10 @@ keys! {
         optional create_timeout: Time<false> = "5m",
         /// Longest time one deletion may take. Duration.
         optional delete_timeout: Time<false> = "5m",
+        /// Failed creations in a row after which the backend is left alone.
+        optional breaker_failures: Whole<1, 1_000> = "5",
+        /// How long it is left alone the first time; doubles up to 5 minutes. Duration.
+        optional breaker_wait: Time<false> = "15s",
         /// Part of the Python original's model.
         ignored manager: Anything,
         /// Part of the Python original's model.

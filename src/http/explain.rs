@@ -2,7 +2,7 @@
 
 use actors::actor::directory::Health;
 use actors::id::GroupName;
-use actors::model::group::GroupSnapshot;
+use actors::model::group::{BreakerState, GroupSnapshot};
 use actors::model::job::{Job, JobStatus, Milestone};
 use actors::model::runner::{Runner, RunnerState};
 use actors::model::settings::GroupSettings;
@@ -112,6 +112,9 @@ fn queued(situation: &Situation<'_>) -> String {
         };
         return format!("Group {group} tries again in {}, because {tries}{error}; {line}.", age(*now, until));
     }
+    if let Some(answer) = left_alone(situation, settings) {
+        return answer;
+    }
     let existing: u32 = existing(&situation.runners);
     if existing >= settings.max {
         return format!(
@@ -121,6 +124,28 @@ fn queued(situation: &Situation<'_>) -> String {
         );
     }
     format!("Group {group} is about to request a runner for it; {line}.")
+}
+
+/// All backends failed too often: until when the first of them is left alone.
+fn left_alone(situation: &Situation<'_>, settings: &GroupSettings) -> Option<String> {
+    let mut first = None;
+    for backend in &settings.backends {
+        let breaker = situation.snapshot.breakers.get(&backend.name)?;
+        let BreakerState::Open { until } = breaker.state else { return None };
+        if first.is_none_or(|(other, _, _)| until < other) {
+            first = Some((until, backend, breaker));
+        }
+    }
+    let (until, backend, breaker) = first?;
+    Some(format!(
+        "Group {} leaves backend {} alone for {} after {} failures in a row: {}; {}.",
+        settings.name,
+        backend.name,
+        age(situation.now, until),
+        breaker.failures,
+        breaker.error.text.trim_end_matches('.'),
+        queue(situation.ahead)
+    ))
 }
 
 fn on_its_way(runner: &Runner, now: Timestamp) -> String {
@@ -217,6 +242,9 @@ pub(super) fn describe(what: &Milestone) -> String {
         Milestone::InstanceCreated { runner, instance } => format!("instance {instance} of runner {runner} created"),
         Milestone::RunnerOnline { runner } => format!("runner {runner} online"),
         Milestone::RunnerFailed { runner, error } => format!("runner {runner} could not be started: {error}"),
+        Milestone::FellBack { runner, backend, error, next } => {
+            format!("backend {backend} made no instance for runner {runner} ({error}): backend {next} is asked")
+        }
         Milestone::Verified { answer } => format!("it waited for long, so GitHub was asked: {answer}"),
         Milestone::Taken { runner, ours } => {
             let runner = if runner.is_empty() { "a runner that GitHub does not name" } else { runner };

@@ -1,6 +1,6 @@
 //! What is known per group, and how it goes when the group does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -38,10 +38,35 @@ impl Demand {
     }
 }
 
+/// The breakers of all groups: group and backend, and whether it is open.
+#[derive(Default)]
+pub(super) struct Breakers(Mutex<BTreeMap<(String, String), bool>>);
+
 impl Metrics {
+    /// Notes a group's breaker, and counts the open ones of its backend.
+    pub(super) fn breaker(&self, group: &str, backend: &str, open: bool) {
+        let mut breakers = self.breakers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if breakers.insert((group.to_owned(), backend.to_owned()), open) != Some(open) {
+            self.count_breakers(&breakers, backend);
+        }
+    }
+
+    fn count_breakers(&self, breakers: &BTreeMap<(String, String), bool>, backend: &str) {
+        let open = breakers.iter().filter(|((_, name), open)| name == backend && **open).count();
+        self.backend_breaker_open.with_label_values(&[backend]).set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
     /// Removes every series of a group.
     pub(super) fn forget(&self, group: &str) {
         self.oldest.forget(group);
+        let mut breakers = self.breakers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (gone, rest) = std::mem::take(&mut *breakers).into_iter().partition(|((name, _), _)| name == group);
+        *breakers = rest;
+        let gone: BTreeMap<(String, String), bool> = gone;
+        for (_, backend) in gone.keys() {
+            self.count_breakers(&breakers, backend);
+        }
+        drop(breakers);
         for gauge in [&self.inbox_depth, &self.jobs, &self.runners, &self.runners_min, &self.runners_max, &self.demand]
         {
             forget(gauge, group);

@@ -13,7 +13,7 @@ use actors::model::delivery::Delivery;
 use actors::model::group::GroupSnapshot;
 use actors::model::job::Job;
 use actors::model::runner::Runner;
-use actors::model::settings::{GroupSettings, Scope};
+use actors::model::settings::{BackendLimits, GroupSettings, Scope};
 use actors::port::store::*;
 use actors::port::*;
 use async_trait::async_trait;
@@ -194,9 +194,12 @@ pub fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
         min,
         time_to_start: Duration::from_secs(600),
         time_to_live: Duration::from_secs(36_000),
-        create_timeout: Duration::from_secs(60),
-        delete_timeout: Duration::from_secs(60),
-        max_concurrency: 8,
+        backends: vec![BackendLimits {
+            create_timeout: Duration::from_secs(60),
+            delete_timeout: Duration::from_secs(60),
+            max_concurrency: 8,
+            ..BackendLimits::new("base")
+        }],
         ..GroupSettings::new(
             GroupName::new(name).unwrap(),
             Scope::Organization("octo-org".into()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actors::id::{GroupName, RepositoryId, RunnerGroupId, RunnerName};
 use actors::model::secret::Secret;
-use actors::model::settings::{GroupSettings, Scope};
+use actors::model::settings::{BackendLimits, GroupSettings, Scope};
 use actors::port::github::JitRequest;
 use actors::port::{Observation, Observer};
 use runner_manager::github::{Client, Credential, Settings};
@@ -59,9 +59,12 @@ pub fn enterprise() -> Scope {
 
 pub fn group(scope: Scope) -> GroupSettings {
     GroupSettings {
-        create_timeout: Duration::from_secs(60),
-        delete_timeout: Duration::from_secs(60),
-        max_concurrency: 1,
+        backends: vec![BackendLimits {
+            create_timeout: Duration::from_secs(60),
+            delete_timeout: Duration::from_secs(60),
+            max_concurrency: 1,
+            ..BackendLimits::new("base")
+        }],
         ..GroupSettings::new(GroupName::new("octo-linux").unwrap(), scope, vec!["octo".to_owned()], 5)
     }
 }

@@ -117,7 +117,7 @@ pub async fn start(settings: GroupSettings) -> Running {
         manager,
         world,
         directory: directory.clone(),
-        groups: vec![GroupSpec { settings, backend: Arc::new(backend), listings: None }],
+        groups: vec![GroupSpec { settings, backends: vec![Arc::new(backend)], listings: None }],
         services: vec![],
         replicas: None,
     };

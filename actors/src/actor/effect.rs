@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,12 +16,12 @@ use crate::actor::lease::Lease;
 use crate::actor::listings::Listings;
 use crate::id::{FencingToken, JobId, ManagerName, RunnerGroupId, RunnerId};
 use crate::machine::group::marker;
-use crate::machine::health::Listing;
+use crate::machine::health::{Listed, Listing};
 use crate::machine::runner::{Effect, Event};
 use crate::model::delivery::{JobEvent, RepositoryRef};
 use crate::model::runner::Runner;
 use crate::model::secret::Secret;
-use crate::model::settings::{GroupSettings, Scope};
+use crate::model::settings::{BackendLimits, GroupSettings, Scope};
 use crate::port::backend::{InstanceSpec, Metadata, Owner};
 use crate::port::github::{Deregistered, JitRequest, Records, RemoteRunner, RepositoryName};
 use crate::port::{Backend, BackendError, Clock, GitHub, GitHubError, Observation, Observer, Store};
@@ -75,36 +76,47 @@ impl World {
     }
 }
 
+/// One of a group's backends, and how many calls of it may run.
+struct Place {
+    limits: BackendLimits,
+    backend: Arc<dyn Backend>,
+    calls: Semaphore,
+}
+
 /// Carries out the effects of one group.
 pub(crate) struct Interpreter {
     settings: Arc<GroupSettings>,
     owner: Owner,
     marker: String,
-    backend: Arc<dyn Backend>,
+    backends: Vec<Place>,
     world: World,
-    calls: Semaphore,
     runner_group: OnceCell<RunnerGroupId>,
     token: AtomicU64,
     ended: CancellationToken,
 }
 
 impl Interpreter {
+    /// `backends`: in the order of the settings.
     pub(crate) fn new(
         settings: Arc<GroupSettings>,
         manager: ManagerName,
-        backend: Arc<dyn Backend>,
+        backends: &[Arc<dyn Backend>],
         world: World,
         ended: CancellationToken,
     ) -> Self {
+        let place = |(limits, backend): (&BackendLimits, &Arc<dyn Backend>)| Place {
+            limits: limits.clone(),
+            backend: Arc::clone(backend),
+            calls: Semaphore::new(limits.max_concurrency.max(1)),
+        };
         Self {
             token: AtomicU64::new(0),
             ended,
             owner: Owner { manager: manager.clone(), group: settings.name.clone() },
             marker: marker(&manager),
-            calls: Semaphore::new(settings.max_concurrency.max(1)),
+            backends: settings.backends.iter().zip(backends).map(place).collect(),
             runner_group: OnceCell::new(),
             settings,
-            backend,
             world,
         }
     }
@@ -144,24 +156,32 @@ impl Interpreter {
                 Ok((id, jit_config)) => Event::Registered { id, jit_config },
                 Err(error) => Event::RegisterFailed(error),
             }),
-            Effect::CreateInstance { jit_config } => Some(match self.create(runner, jit_config).await {
-                Ok(id) => Event::Created(id),
-                Err(error) => Event::CreateFailed(error),
-            }),
-            Effect::LookUpInstance => {
-                let get = self.backend.get(&runner.name);
-                Some(Event::InstanceLookedUp(self.call("get", self.settings.delete_timeout, get).await))
+            Effect::CreateInstance { jit_config } => {
+                // Kept only where another backend may need it.
+                let again = (!runner.fallbacks.is_empty()).then(|| jit_config.duplicate());
+                Some(match self.create(runner, jit_config).await {
+                    Ok(id) => Event::Created(id),
+                    Err(error) => Event::CreateFailed { error, jit_config: again },
+                })
             }
+            Effect::LookUpInstance => Some(Event::InstanceLookedUp(match self.place(runner) {
+                Ok(place) => self.call(place, "get", place.backend.get(&runner.name)).await,
+                Err(error) => Err(error),
+            })),
             Effect::LookUpRegistration => Some(Event::RegistrationLookedUp(self.github(self.find(runner)).await)),
             Effect::Deregister => Some(Event::Deregistered(self.github(self.deregister(runner)).await)),
-            Effect::DeleteInstance => {
-                let delete = self.backend.delete(&runner.name);
-                Some(Event::InstanceDeleted(self.call("delete", self.settings.delete_timeout, delete).await))
-            }
+            Effect::DeleteInstance => Some(Event::InstanceDeleted(match self.place(runner) {
+                Ok(place) => self.call(place, "delete", place.backend.delete(&runner.name)).await,
+                Err(error) => Err(error),
+            })),
             Effect::UpdateMetadata => {
                 let metadata = Metadata { state: runner.state.as_str(), job: runner.job };
-                let update = self.backend.update_metadata(&runner.name, &metadata);
-                if let Err(error) = self.call("update_metadata", self.settings.delete_timeout, update).await {
+                let update = async {
+                    let place = self.place(runner)?;
+                    let update = place.backend.update_metadata(&runner.name, &metadata);
+                    self.call(place, "update_metadata", update).await
+                };
+                if let Err(error) = update.await {
                     tracing::warn!(group = %self.settings.name, runner = %runner.name, %error, "metadata not updated");
                 }
                 None
@@ -198,7 +218,25 @@ impl Interpreter {
         self.world.github.runner_download(scope, *os, *arch).await.unwrap_or_default()
     }
 
+    /// The backend of a runner.
+    fn place(&self, runner: &Runner) -> Result<&Place, BackendError> {
+        self.backends.iter().find(|place| place.limits.name == runner.backend).ok_or_else(|| {
+            BackendError::Invalid(format!(
+                "backend {} is not configured for group {} any more: put it back, as the last of its fallback_backends \
+                 if it is to get no more runners, until this one is gone",
+                runner.backend, self.settings.name
+            ))
+        })
+    }
+
+    /// Whether a create at this backend could work; an error in words.
+    pub(crate) async fn probe(&self, backend: &str) -> Result<(), String> {
+        let Some(place) = self.backends.iter().find(|place| place.limits.name == backend) else { return Ok(()) };
+        self.call(place, "probe", place.backend.probe()).await.map_err(|error| error.to_string())
+    }
+
     async fn create(&self, runner: &Runner, jit_config: Secret) -> Result<crate::id::InstanceId, BackendError> {
+        let place = self.place(runner)?;
         let download_url = self.github(async { Ok(self.download_url().await) }).await.unwrap_or_default();
         let spec = InstanceSpec {
             owner: self.owner.clone(),
@@ -211,9 +249,9 @@ impl Interpreter {
                 let took = self.world.clock.now().duration_since(received).try_into().unwrap_or_default();
                 self.world.observer.observe(&Observation::ScaleUp { group: &self.settings.name, took });
             }
-            self.backend.create(spec).await
+            place.backend.create(spec).await
         };
-        self.call("create", self.settings.create_timeout, create).await.map(|instance| instance.id)
+        self.call(place, "create", create).await.map(|instance| instance.id)
     }
 
     fn env(&self, runner: &Runner, download_url: String) -> Vec<(&'static str, String)> {
@@ -251,30 +289,33 @@ impl Interpreter {
     /// Both sides of a health check.
     pub(crate) async fn list(&self) -> Listing {
         let began = self.world.clock.now();
-        let list = self.backend.list(&self.owner);
         let (registered, instances) = tokio::join!(
             self.github(self.world.listings.get(&self.settings.scope)),
-            self.call("list", self.settings.delete_timeout, list)
+            join_all(self.backends.iter().map(|place| self.list_at(place)))
         );
         let at = registered.as_ref().map_or(began, |(at, _)| began.min(*at));
-        Listing {
-            at,
-            registered: registered.map(|(_, runners)| runners).map_err(|error| error.to_string()),
-            instances: instances
-                .map_err(|error| format!("listing instances at backend {}: {error}", self.backend.name())),
-        }
+        Listing { at, registered: registered.map(|(_, runners)| runners).map_err(|error| error.to_string()), instances }
+    }
+
+    async fn list_at(&self, place: &Place) -> Listed {
+        let instances = self.call(place, "list", place.backend.list(&self.owner)).await;
+        let backend = place.limits.name.clone();
+        let explain = |error| format!("listing instances at backend {backend}: {error}");
+        Listed { instances: instances.map_err(explain), backend }
     }
 
     /// One call to the backend: bounded in number and time, measured, and safe from panics.
     async fn call<T>(
         &self,
+        place: &Place,
         operation: &'static str,
-        deadline: Duration,
         call: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
-        let Ok(_permit) = self.calls.acquire().await else {
+        let Ok(_permit) = place.calls.acquire().await else {
             return Err(BackendError::Unavailable("the manager is stopping".to_owned()));
         };
+        let BackendLimits { create_timeout, delete_timeout, .. } = place.limits;
+        let deadline = if operation == "create" { create_timeout } else { delete_timeout };
         let began = self.world.clock.now();
         let bounded = async { tokio::time::timeout(deadline, AssertUnwindSafe(call).catch_unwind()).await };
         let result = match self.world.lease.within(bounded).await {
@@ -286,7 +327,7 @@ impl Interpreter {
             None => Err(BackendError::Timeout(format!("no answer to {operation} before {LEASE_OVER}"))),
         };
         self.world.observer.observe(&Observation::BackendCall {
-            backend: self.backend.name(),
+            backend: &place.limits.name,
             operation,
             outcome: result.as_ref().map_or_else(BackendError::kind, |_| "ok"),
             took: self.world.clock.now().duration_since(began).try_into().unwrap_or_default(),

@@ -20,6 +20,7 @@ use crate::id::{FencingToken, GroupName, JobId, ManagerName, RunnerName};
 use crate::machine::group::{Effect, Group, Note, Refusal};
 use crate::machine::health::Listing;
 use crate::model::delivery::{JobEvent, RepositoryRef};
+use crate::model::group::BreakerState;
 use crate::model::runner::{Runner, RunnerState};
 use crate::model::settings::GroupSettings;
 use crate::port::store::{Changes, InboxEntry, Loaded};
@@ -41,7 +42,7 @@ pub(crate) struct GroupActor;
 pub(crate) struct Args {
     pub(crate) settings: Arc<GroupSettings>,
     pub(crate) manager: ManagerName,
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) backends: Vec<Arc<dyn Backend>>,
     pub(crate) world: World,
     pub(crate) directory: Directory,
 }
@@ -58,6 +59,8 @@ pub(crate) enum GroupMsg {
     /// Give this runner an actor again.
     Revive(RunnerName),
     Listed(Listing),
+    /// What a backend's probe said; an error in words.
+    Probed(String, Result<(), String>),
     /// What GitHub says of a job that waited for long.
     Verified(JobId, Result<Option<JobEvent>, GitHubError>),
     Saved(Changes, FencingToken, Result<(), StoreError>),
@@ -118,7 +121,7 @@ impl Actor for GroupActor {
         let interpreter = Arc::new(Interpreter::new(
             Arc::clone(&args.settings),
             args.manager.clone(),
-            Arc::clone(&args.backend),
+            &args.backends,
             args.world.clone(),
             ended.clone(),
         ));
@@ -143,6 +146,7 @@ impl Actor for GroupActor {
             GroupMsg::RunnerChanged(runner) => state.runner_changed(&myself, runner).await,
             GroupMsg::Revive(name) => state.revive(&myself, &name).await,
             GroupMsg::Listed(listing) => state.listed(&myself, listing).await,
+            GroupMsg::Probed(backend, answer) => state.probed(&myself, &backend, answer).await,
             GroupMsg::Verified(job, answer) => state.verified(&myself, job, answer).await,
             GroupMsg::Saved(changes, token, result) => state.saved(&myself, &changes, token, result),
             GroupMsg::SaveAgain => {
@@ -355,7 +359,7 @@ impl State {
         let now = self.now();
         let Some(running) = &mut self.running else { return };
         running.listing = false;
-        for error in [listing.registered.as_ref().err(), listing.instances.as_ref().err()].into_iter().flatten() {
+        for error in listing.errors() {
             tracing::warn!(group = %self.args.settings.name, %error, "health check is incomplete");
         }
         let mut effects = running.group.listed(&listing, now);
@@ -426,6 +430,7 @@ impl State {
                     }
                 }
                 Effect::Healthcheck => self.healthcheck(myself),
+                Effect::Probe(backend) => self.probe(myself, backend),
                 Effect::Verify(job, repository) => self.verify(myself, job, repository),
                 Effect::Note(note) => self.note(note),
             }
@@ -502,6 +507,21 @@ impl State {
         });
     }
 
+    fn probe(&self, myself: &ActorRef<GroupMsg>, backend: String) {
+        let (interpreter, actor) = (Arc::clone(&self.interpreter), myself.clone());
+        self.task(async move {
+            let answer = interpreter.probe(&backend).await;
+            let _ = actor.cast(GroupMsg::Probed(backend, answer));
+        });
+    }
+
+    async fn probed(&mut self, myself: &ActorRef<GroupMsg>, backend: &str, answer: Result<(), String>) {
+        let now = self.now();
+        let Some(running) = &mut self.running else { return };
+        let effects = running.group.probed(backend, answer, now);
+        self.carry_out(myself, effects).await;
+    }
+
     fn verify(&self, myself: &ActorRef<GroupMsg>, job: JobId, repository: RepositoryRef) {
         let (interpreter, actor) = (Arc::clone(&self.interpreter), myself.clone());
         self.task(async move {
@@ -534,6 +554,14 @@ impl State {
             }
             Note::Found => Observation::FoundWithoutWebhook { by: "question" },
             Note::Leak(side) => Observation::Leak { group, side },
+            Note::BreakerOpened(backend, until, error) => {
+                tracing::warn!(%group, backend, %until, error, "backend is left alone after failures in a row");
+                return;
+            }
+            Note::BreakerClosed(backend) => {
+                tracing::info!(%group, backend, "backend works again");
+                return;
+            }
         };
         self.args.world.observer.observe(&observation);
     }
@@ -558,6 +586,12 @@ impl State {
             running.timer = Some((due, timer));
         }
         let settings = &self.args.settings;
+        for backend in &settings.backends {
+            let breaker = group.snapshot().breakers.get(&backend.name).map(|breaker| breaker.state);
+            let open = matches!(breaker, Some(BreakerState::Open { .. }));
+            let breaker = Observation::Breaker { group: &settings.name, backend: &backend.name, open };
+            self.args.world.observer.observe(&breaker);
+        }
         let has_capacity = group.has_capacity();
         self.args.directory.update(&settings.name, |entry| entry.has_capacity = has_capacity);
         self.args.world.observer.observe(&Observation::Group {

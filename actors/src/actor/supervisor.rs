@@ -45,8 +45,8 @@ pub type Starting = Pin<Box<dyn Future<Output = Result<ActorCell, SpawnErr>> + S
 pub struct GroupSpec {
     /// Its settings.
     pub settings: Arc<GroupSettings>,
-    /// Its backend.
-    pub backend: Arc<dyn Backend>,
+    /// Its backends, in the order of its settings.
+    pub backends: Vec<Arc<dyn Backend>>,
     /// Its GitHub, when it has another credential than the world: shared by the groups that use it.
     pub listings: Option<Arc<Listings>>,
 }
@@ -206,7 +206,7 @@ impl Actor for Supervisor {
             args: GroupArgs {
                 settings: group.settings,
                 manager: spec.manager.clone(),
-                backend: group.backend,
+                backends: group.backends,
                 world: {
                     let listings = group.listings.unwrap_or_else(|| Arc::clone(&spec.world.listings));
                     spec.world.of_group(Lease::default()).through(listings)

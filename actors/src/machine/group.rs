@@ -1,5 +1,6 @@
 //! One group: its jobs, its demand, its fleet, and what follows when any of them changes.
 
+mod backends;
 mod command;
 mod jobs;
 mod verified;
@@ -56,6 +57,8 @@ pub struct Group {
     checks: Checks,
     fleet: Fleet,
     suspects: Suspects,
+    /// Backends that are being probed.
+    probing: BTreeSet<String>,
     looked: bool,
     adopting: BTreeSet<RunnerName>,
     last_healthcheck: Timestamp,
@@ -74,6 +77,8 @@ pub enum Effect {
     Tell(RunnerName, runner_machine::Event),
     /// Ask GitHub about a job of this repository and come back with [`Group::verified`].
     Verify(JobId, RepositoryRef),
+    /// Ask this backend whether a create could work and come back with [`Group::probed`].
+    Probe(String),
     /// List both sides and come back with [`Group::listed`].
     Healthcheck,
     /// Take note, for metrics.
@@ -91,6 +96,10 @@ pub enum Note {
     Found,
     /// Something without its counterpart is being removed: `instance` or `registration`.
     Leak(&'static str),
+    /// This backend is left alone until then, for this reason.
+    BreakerOpened(String, Timestamp, String),
+    /// This backend works again.
+    BreakerClosed(String),
 }
 
 /// The label that runners of this deployment carry at GitHub, so that foreign ones are never mistaken for ours.
@@ -124,6 +133,7 @@ impl Group {
             checks: Checks::default(),
             fleet: Fleet::default(),
             suspects: Suspects::new(),
+            probing: BTreeSet::new(),
             looked: false,
             adopting: BTreeSet::new(),
             last_healthcheck: now,
@@ -188,7 +198,10 @@ impl Group {
     /// Whether it could create one more runner now.
     #[must_use]
     pub fn has_capacity(&self) -> bool {
-        !self.snapshot.drained && self.total() < self.settings.max && self.snapshot.failures == 0
+        !self.snapshot.drained
+            && self.total() < self.settings.max
+            && self.snapshot.failures == 0
+            && self.usable().next().is_some()
     }
 
     /// When to call [`Group::tick`], if nothing happens before.
@@ -198,7 +211,11 @@ impl Group {
         let scale_down = self.fleet.idle().next().filter(|_| plan.surplus > 0).map(|(since, _)| self.idle_until(since));
         // One that is due was told already, and has yet to show it.
         let scale_down = scale_down.map(|due| if due <= now { now + TELL_AGAIN } else { due });
-        [plan.again_at, scale_down, self.checks.wake_at()].into_iter().flatten().fold(self.next_look(), Timestamp::min)
+        let probe = self.probe_at().map(|due| due.max(now));
+        [plan.again_at, scale_down, self.checks.wake_at(), probe]
+            .into_iter()
+            .flatten()
+            .fold(self.next_look(), Timestamp::min)
     }
 
     /// What changed since the last call and must be saved, if anything did.
@@ -280,11 +297,12 @@ impl Group {
         if before.as_ref().is_none_or(|b| b.state != runner.state) {
             self.runner_entered(&runner, now);
         }
+        let mut effects = vec![];
+        self.backends_answered(before.as_deref(), &runner, now, &mut effects);
         // As soon as it is known, before a replacement is planned.
         if gave_up(&runner) && !before.as_deref().is_some_and(gave_up) {
             self.failed(&runner, now);
         }
-        let mut effects = vec![];
         self.act(now, &mut effects);
         effects
     }
@@ -360,6 +378,7 @@ impl Group {
         if self.next_look() <= now {
             effects.push(self.healthcheck(now));
         }
+        self.probe(now, &mut effects);
         self.act(now, &mut effects);
         effects
     }
@@ -393,11 +412,7 @@ impl Group {
             }
             self.take_in(stray, now, &mut effects);
         }
-        let errors: Vec<&str> = [listing.registered.as_ref().err(), listing.instances.as_ref().err()]
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
-            .collect();
+        let errors: Vec<&str> = listing.errors().collect();
         if errors.is_empty() {
             self.looked = true;
             self.stop_looking();
@@ -436,7 +451,9 @@ impl Group {
         runner.state = state;
         runner.removal = removal;
         runner.github_id = stray.registration.as_ref().map(|r| r.id);
-        runner.instance = stray.instance.map(|i| i.id);
+        if let Some((backend, instance)) = stray.instance {
+            (runner.backend, runner.instance) = (backend, Some(instance.id));
+        }
         runner.online_at = stray.registration.filter(|r| r.online).map(|_| now);
         runner.history = vec![Transition { state, at: now, reason: why.to_owned() }];
         let runner = Arc::new(runner);
@@ -471,6 +488,7 @@ impl Group {
             hold: self.hold(),
             failures: self.snapshot.failures,
             not_before: self.snapshot.not_before,
+            trials: self.trials(),
         };
         plan(situation, now)
     }
@@ -517,6 +535,7 @@ impl Group {
             }
         };
         let mut runner = self.new_runner(name.clone(), now);
+        self.choose_backends(&mut runner);
         runner.for_job = job;
         if let Some(job) = job.and_then(|id| self.jobs.get(&id)) {
             runner.for_delivery_at = Some(job.queued_at.unwrap_or(job.received_at));

@@ -25,8 +25,25 @@ pub struct Listing {
     pub at: Timestamp,
     /// Every runner of the scope; an error in words when GitHub did not answer.
     pub registered: Result<Arc<Vec<RemoteRunner>>, String>,
-    /// Every instance of the group; an error in words when the backend did not answer.
+    /// What each of the group's backends said.
+    pub instances: Vec<Listed>,
+}
+
+/// One backend's instances.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The backend's name.
+    pub backend: String,
+    /// Every instance of the group there; an error in words when the backend did not answer.
     pub instances: Result<Vec<Instance>, String>,
+}
+
+impl Listing {
+    /// What went wrong, in words.
+    pub fn errors(&self) -> impl Iterator<Item = &str> {
+        let instances = self.instances.iter().filter_map(|listed| listed.instances.as_ref().err());
+        self.registered.as_ref().err().into_iter().chain(instances).map(String::as_str)
+    }
 }
 
 /// Something of ours that nobody tracks.
@@ -36,8 +53,8 @@ pub struct Stray {
     pub name: RunnerName,
     /// Its registration, if it has one.
     pub registration: Option<RemoteRunner>,
-    /// Its instance, if it has one.
-    pub instance: Option<Instance>,
+    /// Its instance, if it has one, and the name of the backend that has it.
+    pub instance: Option<(String, Instance)>,
     /// What to do with it.
     pub verdict: Verdict,
 }
@@ -93,19 +110,18 @@ pub fn compare(
         .as_ref()
         .ok()
         .map(|all| all.iter().filter(|r| is_ours(group, marker, fleet, r)).map(|r| (r.name.as_str(), r)).collect());
-    let instances: Option<BTreeMap<&str, &Instance>> =
-        listing.instances.as_ref().ok().map(|all| all.iter().map(|i| (i.runner.as_str(), i)).collect());
+    let instances = Instances::of(listing);
 
     let mut findings = Findings {
         registered: registered.as_ref().map(|r| count(r.len())),
-        instances: instances.as_ref().map(|i| count(i.len())),
+        instances: instances.count(),
         ..Findings::default()
     };
     for runner in fleet.iter() {
         let sighting = Sighting {
             at: listing.at,
             registration: seen(registered.as_ref(), runner.name.as_str()),
-            instance: seen(instances.as_ref(), runner.name.as_str()),
+            instance: instances.at(&runner.backend, runner.name.as_str()),
         };
         if minds(runner, &sighting) {
             findings.sightings.push((runner.name.clone(), sighting));
@@ -113,15 +129,14 @@ pub fn compare(
     }
 
     let mut still_suspect = Suspects::new();
-    let names: BTreeSet<&str> =
-        instances.iter().flat_map(BTreeMap::keys).chain(registered.iter().flat_map(BTreeMap::keys)).copied().collect();
+    let names: BTreeSet<&str> = instances.names().chain(registered.iter().flat_map(BTreeMap::keys).copied()).collect();
     for name in names {
         let Ok(name) = RunnerName::new(name) else { continue };
         if fleet.get(&name).is_some() || fleet.ended_since(name.as_str(), listing.at) {
             continue;
         }
         let registration = seen(registered.as_ref(), name.as_str());
-        let instance = seen(instances.as_ref(), name.as_str());
+        let instance = instances.anywhere(name.as_str());
         let mut condemn = |reason| {
             let since = suspects.get(&name).map_or(now, |suspect| suspect.since);
             let times = suspects.get(&name).map_or(1, |suspect| suspect.times + 1);
@@ -157,6 +172,43 @@ pub fn compare(
     }
     *suspects = still_suspect;
     findings
+}
+
+/// The instances of all backends, by name. One that did not answer has none.
+struct Instances<'a>(BTreeMap<&'a str, Option<BTreeMap<&'a str, &'a Instance>>>);
+
+impl<'a> Instances<'a> {
+    fn of(listing: &'a Listing) -> Self {
+        let by_name = |all: &'a Vec<Instance>| all.iter().map(|i| (i.runner.as_str(), i)).collect();
+        let by_backend = |one: &'a Listed| (one.backend.as_str(), one.instances.as_ref().ok().map(by_name));
+        Self(listing.instances.iter().map(by_backend).collect())
+    }
+
+    /// How many there are, if all backends answered.
+    fn count(&self) -> Option<u32> {
+        self.0.values().map(|listed| listed.as_ref().map(|all| count(all.len()))).sum()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.0.values().flatten().flat_map(BTreeMap::keys).copied()
+    }
+
+    /// The instance of a runner whose backend is known. One that is not configured any more says nothing.
+    fn at(&self, backend: &str, runner: &str) -> Seen<Instance> {
+        seen(self.0.get(backend).and_then(Option::as_ref), runner)
+    }
+
+    /// The instance of a runner that may be at any backend, and where it is. Absent only if all answered.
+    fn anywhere(&self, runner: &str) -> Seen<(String, Instance)> {
+        let found = self.0.iter().find_map(|(backend, listed)| {
+            listed.as_ref()?.get(runner).map(|instance| ((*backend).to_owned(), (*instance).clone()))
+        });
+        match found {
+            Some(found) => Seen::Present(found),
+            None if self.0.values().all(Option::is_some) => Seen::Absent,
+            None => Seen::Unknown,
+        }
+    }
 }
 
 /// A registration belongs to this group when it is tracked, or has both the form of its names and our marker.

@@ -53,7 +53,8 @@ pub fn apply(job: &mut Job, delivery: &Delivery) {
         JobAction::Queued => found::add(&mut job.queued_by, &delivery.id, DELIVERIES_MAX),
         JobAction::Waiting => found::add(&mut job.waiting_by, &delivery.id, DELIVERIES_MAX),
         JobAction::InProgress => {
-            job.taken_at.get_or_insert(at);
+            // Heard of late: it was taken before it finished.
+            job.taken_at.get_or_insert(job.finished_at.map_or(at, |finished| at.min(finished)));
         }
         JobAction::Completed => {
             job.finished_at.get_or_insert(at);
@@ -116,6 +117,8 @@ fn merge(known: &mut JobFacts, new: &JobFacts) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::id::{DeliveryId, RunnerId};
     use crate::machine::group::tests::{delivery, facts};
@@ -201,6 +204,15 @@ mod tests {
             apply(&mut done, &late);
             assert_eq!(done.status, JobStatus::Completed);
         }
+    }
+
+    #[test]
+    fn a_job_was_taken_before_it_finished_even_if_that_is_heard_of_later() {
+        let done = delivery("c", 1, JobAction::Completed);
+        let mut late = delivery("s", 1, JobAction::InProgress);
+        late.received_at = done.received_at + Duration::from_secs(40);
+        let job = run(&[done.clone(), late]);
+        assert_eq!((job.taken_at, job.finished_at), (Some(done.received_at), Some(done.received_at)));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Situation {
     pub failures: u32,
     /// No creation before this time.
     pub not_before: Option<Timestamp>,
+    /// Creations that the backends are asked for at once: none while all their breakers are open, one for a trial.
+    pub trials: u32,
 }
 
 /// Why a group creates nothing.
@@ -67,6 +69,7 @@ pub fn plan(s: Situation, now: Timestamp) -> Plan {
         _ if s.failures > 0 => 1,
         _ => u32::MAX,
     };
+    let allowed = allowed.min(s.trials);
     let sure = wanted.saturating_sub(s.unsure).saturating_sub(s.available);
     let create = sure.min(free).min(allowed);
     Plan { create, surplus: 0, short: short - create, again_at: if free > 0 { waits } else { None } }
@@ -87,6 +90,7 @@ mod tests {
         hold: None,
         failures: 0,
         not_before: None,
+        trials: u32::MAX,
     };
 
     fn t(second: i64) -> Timestamp {
@@ -111,6 +115,8 @@ mod tests {
         assert_eq!(create(Situation { demand: 3, hold: Some(Hold::Looking), ..CALM }), (0, 0, 3));
         assert_eq!(create(Situation { demand: 3, available: 2, hold: Some(Hold::Drained), ..CALM }), (0, 2, 0));
         assert_eq!(create(Situation { demand: 3, failures: 1, ..CALM }), (1, 0, 2));
+        assert_eq!(create(Situation { demand: 3, trials: 1, ..CALM }), (1, 0, 2));
+        assert_eq!(create(Situation { demand: 3, trials: 0, ..CALM }), (0, 0, 3));
         assert_eq!(create(Situation { demand: 3, failures: 1, not_before: Some(t(101)), ..CALM }), (0, 0, 3));
         assert_eq!(
             plan(Situation { demand: 3, failures: 1, not_before: Some(t(101)), ..CALM }, t(100)).again_at,
@@ -122,18 +128,18 @@ mod tests {
         #[test]
         fn a_plan_never_exceeds_max_and_never_both_creates_and_lets_go(
             demand in 0_u32..50, unsure in 0_u32..50, available in 0_u32..50, other in 0_u32..50, min in 0_u32..50, max in 1_u32..50,
-            failures in 0_u32..3, wait in proptest::option::of(0_i64..200), hold in 0..3,
+            failures in 0_u32..3, trials in prop_oneof![0_u32..3, Just(u32::MAX)], wait in proptest::option::of(0_i64..200), hold in 0..3,
         ) {
             let total = available + other;
             let hold = match hold { 0 => None, 1 => Some(Hold::Drained), _ => Some(Hold::Looking) };
             let unsure = unsure.min(demand);
-            let s = Situation { demand, unsure, available, total, min, max, hold, failures, not_before: wait.map(t) };
+            let s = Situation { demand, unsure, available, total, min, max, hold, failures, not_before: wait.map(t), trials };
             let p = plan(s, t(100));
             prop_assert!(p.create == 0 || total + p.create <= max);
             prop_assert!(p.create == 0 || p.surplus == 0);
             prop_assert!(p.surplus <= available);
             if hold.is_none() && failures == 0 && wait.is_none_or(|w| w <= 100) && total < max {
-                prop_assert_eq!(p.create, (demand - unsure + min).saturating_sub(available).min(max - total));
+                prop_assert_eq!(p.create, (demand - unsure + min).saturating_sub(available).min(max - total).min(trials));
             }
         }
     }

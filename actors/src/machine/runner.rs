@@ -14,7 +14,7 @@ use crate::id::{InstanceId, JobId, RunnerId};
 use crate::machine::backoff;
 use crate::model::instance::{BackendError, Instance};
 use crate::model::remote::{Deregistered, GitHubError, RemoteRunner};
-use crate::model::runner::{DeleteReason, HISTORY_MAX, Removal, Runner, RunnerState, Transition};
+use crate::model::runner::{DeleteReason, HISTORY_MAX, Removal, Runner, RunnerState, Transition, Tried};
 use crate::model::secret::Secret;
 
 use removal::{Parts, deregistered, finish_if_done, keep, pending_parts, remove};
@@ -43,7 +43,12 @@ pub enum Event {
     /// The backend made its instance.
     Created(InstanceId),
     /// The backend did not make it, or did not say so.
-    CreateFailed(BackendError),
+    CreateFailed {
+        /// Why.
+        error: BackendError,
+        /// The unused config, for the next backend, if there is one.
+        jit_config: Option<Secret>,
+    },
     /// The answer to [`Effect::LookUpInstance`].
     InstanceLookedUp(Result<Option<Instance>, BackendError>),
     /// The answer to [`Effect::LookUpRegistration`].
@@ -115,7 +120,7 @@ pub fn step(mut runner: Runner, event: Event, now: Timestamp) -> (Runner, Vec<Ef
 }
 
 fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
-    if matches!(event, Event::RegisterFailed(_) | Event::Created(_) | Event::CreateFailed(_) | Event::Recovered) {
+    if matches!(event, Event::RegisterFailed(_) | Event::Created(_) | Event::CreateFailed { .. } | Event::Recovered) {
         runner.call_pending = false;
     }
     match (runner.state, event) {
@@ -152,8 +157,18 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             enter(runner, Starting, now, "instance created, waiting for the runner to come online");
             vec![]
         }
-        (Provisioning, Event::CreateFailed(error)) => {
-            runner.error = Some(format!("creating the instance failed: {error}"));
+        (Provisioning, Event::CreateFailed { error, jit_config }) => {
+            runner.tried.push(Tried { backend: runner.backend.clone(), error: error.to_string() });
+            runner.error = Some(format!("creating the instance at backend {} failed: {error}", runner.backend));
+            if let (false, false, Some(jit_config)) = (error.outcome_unknown(), runner.fallbacks.is_empty(), jit_config)
+            {
+                let next = runner.fallbacks.remove(0);
+                let why = format!("backend {} made no instance ({error}), asking backend {next}", runner.backend);
+                runner.backend = next;
+                enter(runner, Provisioning, now, &why);
+                runner.call_pending = true;
+                return vec![Effect::CreateInstance { jit_config }];
+            }
             if let BackendError::Throttled { retry_after: Some(wait), .. } = error {
                 runner.retry_at = Some(backoff::after(now, wait));
             }
@@ -262,7 +277,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             runner.call_pending = false;
             pending_parts(runner)
         }
-        (Deleting, Event::RegisterFailed(_) | Event::CreateFailed(_)) => pending_parts(runner),
+        (Deleting, Event::RegisterFailed(_) | Event::CreateFailed { .. }) => pending_parts(runner),
         (Deleting, Event::JobStarted(job)) => {
             runner.job.get_or_insert(job);
             if runner.removal.as_ref().is_some_and(Removal::may_be_called_off) {
@@ -325,7 +340,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             | Event::Registered { .. }
             | Event::RegisterFailed(_)
             | Event::Created(_)
-            | Event::CreateFailed(_)
+            | Event::CreateFailed { .. }
             | Event::InstanceLookedUp(_)
             | Event::RegistrationLookedUp(_)
             | Event::Deregistered(_)

@@ -31,6 +31,37 @@ pub struct GroupSnapshot {
     /// What runners were told of jobs and is not in their saved state yet; told again after a restart.
     #[serde(default)]
     pub unsettled: BTreeMap<RunnerName, JobNews>,
+    /// Backends whose last create failed, by name.
+    #[serde(default)]
+    pub breakers: BTreeMap<String, Breaker>,
+}
+
+/// What a group makes of a backend's failed creates. None: all is well.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// Creates that failed in a row.
+    pub failures: u32,
+    /// Times in a row that it opened.
+    pub opened: u32,
+    /// Whether the backend is asked.
+    pub state: BreakerState,
+    /// The last error.
+    pub error: LastError,
+}
+
+/// Whether a backend is asked for instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    /// It is.
+    Closed,
+    /// It is not, before this time and a successful probe.
+    Open {
+        /// When it is probed.
+        until: Timestamp,
+    },
+    /// The probe went well: one create at a time tries it.
+    HalfOpen,
 }
 
 /// What a runner was told of a job.

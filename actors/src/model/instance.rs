@@ -52,12 +52,12 @@ pub enum BackendError {
         retry_after: Option<Duration>,
     },
     /// It could not be reached; nothing was made.
-    #[error("could not be reached: {0}")]
+    #[error("unavailable: {0}")]
     Unreachable(String),
     /// No answer in time: the outcome is unknown.
     #[error("timed out: {0}")]
     Timeout(String),
-    /// The backend failed: the outcome is unknown.
+    /// The backend failed, or was cut off: the outcome is unknown.
     #[error("unavailable: {0}")]
     Unavailable(String),
 }

@@ -193,6 +193,17 @@ pub enum Milestone {
         /// Why, with the text of the error.
         error: String,
     },
+    /// A backend made no instance for that runner, and another one is asked.
+    FellBack {
+        /// Which runner.
+        runner: RunnerName,
+        /// Name of the backend that made none.
+        backend: String,
+        /// Why, with the text of the error.
+        error: String,
+        /// Name of the backend that is asked now.
+        next: String,
+    },
     /// GitHub was asked about it, because it waited for long.
     Verified {
         /// What came of it, in a sentence.

@@ -135,8 +135,14 @@ pub struct Runner {
     pub group: GroupName,
     /// How many runners were tried in a row before this one, without success.
     pub attempt: Attempt,
-    /// Name of the backend that holds its instance.
+    /// Name of the backend that is asked for its instance, or holds it.
     pub backend: String,
+    /// Backends that are asked next, in this order, should that one make nothing.
+    #[serde(default)]
+    pub fallbacks: Vec<String>,
+    /// Creates that failed, the last one at `backend`, all others at backends that made nothing.
+    #[serde(default)]
+    pub tried: Vec<Tried>,
     /// Where it stands.
     pub state: RunnerState,
     /// When it entered that state.
@@ -185,7 +191,9 @@ impl Runner {
             name,
             group: group.name.clone(),
             attempt,
-            backend: group.backend.to_owned(),
+            backend: group.backend().to_owned(),
+            fallbacks: vec![],
+            tried: vec![],
             state: RunnerState::Requested,
             since: now,
             created_at: now,
@@ -212,6 +220,15 @@ impl Runner {
     pub fn has_served(&self) -> bool {
         self.online_at.is_some() || self.job.is_some()
     }
+}
+
+/// A create that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// Name of the backend.
+    pub backend: String,
+    /// Why, in words.
+    pub error: String,
 }
 
 /// The two halves of a removal; the runner is gone when both are done.

@@ -131,19 +131,46 @@ pub struct GroupSettings {
     pub job_started_script: String,
     /// Path or text of the script the runner runs after each job; empty: none.
     pub job_completed_script: String,
-    /// Name of the backend, for people and metrics: `process`, `base`, …
-    pub backend: &'static str,
-    /// Longest time one create may take before its outcome counts as unknown.
+    /// Where instances are made: the first one that takes them. Never empty, each with a name of its own.
+    pub backends: Vec<BackendLimits>,
+}
+
+/// The limits of one of a group's backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendLimits {
+    /// Its name within the group, for people, metrics and snapshots: `process`, `docker`, …; further ones of a kind have
+    /// a number: `docker-2`.
+    pub name: String,
+    /// Longest time one create may take before its outcome counts as unknown. Default 5 minutes.
     pub create_timeout: Duration,
-    /// Longest time one delete may take before its outcome counts as unknown.
+    /// Longest time any other call may take before its outcome counts as unknown. Default 5 minutes.
     pub delete_timeout: Duration,
-    /// Calls to the backend that may run at once, at least 1.
+    /// Calls that may run at once, at least 1. Default 16.
     pub max_concurrency: usize,
+    /// Failed creates in a row that open its breaker, at least 1. Default 5.
+    pub breaker_failures: u32,
+    /// How long the breaker stays open the first time; it doubles up to 5 minutes or to this. Default 15 s.
+    pub breaker_wait: Duration,
+}
+
+impl BackendLimits {
+    /// The documented defaults, for a backend of this name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            create_timeout: Duration::from_secs(300),
+            delete_timeout: Duration::from_secs(300),
+            max_concurrency: 16,
+            breaker_failures: 5,
+            breaker_wait: Duration::from_secs(15),
+        }
+    }
 }
 
 impl GroupSettings {
     /// A group with the documented defaults for all but these: no runners beyond demand, 15 minutes to start, 12 hours to
-    /// live, 5 minutes idle, a health check every 15 minutes, 5 minutes for a call to the backend `base`, 16 at once.
+    /// live, 5 minutes idle, a health check every 15 minutes, the backend `base` with its defaults.
     #[must_use]
     pub fn new(name: GroupName, scope: Scope, labels: Vec<String>, max: u32) -> Self {
         const MINUTE: Duration = Duration::from_secs(60);
@@ -166,11 +193,14 @@ impl GroupSettings {
             selected_workflows: vec![],
             job_started_script: String::new(),
             job_completed_script: String::new(),
-            backend: "base",
-            create_timeout: MINUTE * 5,
-            delete_timeout: MINUTE * 5,
-            max_concurrency: 16,
+            backends: vec![BackendLimits::new("base")],
         }
+    }
+
+    /// The name of the backend that is asked first.
+    #[must_use]
+    pub fn backend(&self) -> &str {
+        self.backends.first().map_or("", |backend| &backend.name)
     }
 
     /// Labels a runner registers with: `self-hosted`, the operating system, the architecture and the group's own.

@@ -105,6 +105,15 @@ pub enum Observation<'a> {
         /// How long it took.
         took: Duration,
     },
+    /// Whether a group leaves a backend alone after failures in a row; told whenever the group changes.
+    Breaker {
+        /// Which group.
+        group: &'a GroupName,
+        /// Which backend.
+        backend: &'a str,
+        /// Whether it does.
+        open: bool,
+    },
     /// A call to GitHub came back.
     GitHubCall {
         /// The port's method.

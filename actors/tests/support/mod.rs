@@ -1,6 +1,7 @@
 //! A small world in memory for the actors: GitHub, a backend and a store that share one list of what exists.
 
 pub mod jobs;
+pub mod places;
 pub mod records;
 pub mod replicas;
 
@@ -20,7 +21,7 @@ use actors::model::group::GroupSnapshot;
 use actors::model::job::{Job, JobStatus};
 use actors::model::runner::Runner;
 use actors::model::secret::Secret;
-use actors::model::settings::{Arch, GroupSettings, Os, Scope};
+use actors::model::settings::{Arch, BackendLimits, GroupSettings, Os, Scope};
 use actors::port::backend::{Instance, InstanceSpec, InstanceStatus, Metadata, Owner};
 use actors::port::github::{Deregistered, JitRequest, Registration, RemoteRunner};
 use actors::port::store::*;
@@ -418,10 +419,12 @@ pub fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
         min,
         time_to_start: Duration::from_secs(600),
         time_to_live: Duration::from_secs(36000),
-        backend: "earth",
-        create_timeout: Duration::from_secs(60),
-        delete_timeout: Duration::from_secs(60),
-        max_concurrency: 64,
+        backends: vec![BackendLimits {
+            create_timeout: Duration::from_secs(60),
+            delete_timeout: Duration::from_secs(60),
+            max_concurrency: 64,
+            ..BackendLimits::new("earth")
+        }],
         ..GroupSettings::new(
             GroupName::new(name).unwrap(),
             Scope::Organization("octo-org".into()),
@@ -467,6 +470,16 @@ pub async fn start_with(
     groups: &[GroupSettings],
     services: impl FnOnce(&Front) -> Vec<Service>,
 ) -> Manager {
+    start_at(earth, groups, services, vec![earth.clone()]).await
+}
+
+/// As [`start_with`], with these backends for each group.
+pub async fn start_at(
+    earth: &Arc<Earth>,
+    groups: &[GroupSettings],
+    services: impl FnOnce(&Front) -> Vec<Service>,
+    backends: Vec<Arc<dyn Backend>>,
+) -> Manager {
     let world = World {
         github: earth.clone(),
         records: earth.clone(),
@@ -488,7 +501,7 @@ pub async fn start_with(
         directory,
         groups: groups
             .into_iter()
-            .map(|settings| GroupSpec { settings, backend: earth.clone(), listings: None })
+            .map(|settings| GroupSpec { settings, backends: backends.clone(), listings: None })
             .collect(),
         services: services(&front),
         replicas: None,

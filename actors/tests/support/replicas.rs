@@ -392,7 +392,7 @@ pub async fn join_with(
         directory,
         groups: groups
             .into_iter()
-            .map(|settings| GroupSpec { settings, backend: site.clone(), listings: None })
+            .map(|settings| GroupSpec { settings, backends: vec![site.clone()], listings: None })
             .collect(),
         services: services(&front),
         replicas: Some(site.clone()),

@@ -107,7 +107,7 @@ mod tests {
     fn what_was_not_sent_has_not_happened_and_what_was_lost_may_have() {
         let refused = Error::from(Unsent(BackendError::Unreachable("down".to_owned())));
         assert_eq!(failure("cannot", &refused), BackendError::Unreachable("down".to_owned()));
-        let cut = Error::IOError { err: io::ErrorKind::ConnectionReset.into() };
+        let cut = Error::IOError { err: std::io::ErrorKind::ConnectionReset.into() };
         assert!(failure("cannot", &cut).outcome_unknown());
         assert!(failure("cannot", &Error::RequestTimeoutError).outcome_unknown());
         assert!(not_sure(BackendError::Unreachable("down".to_owned())).outcome_unknown());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use actors::actor::directory::{Entry, Health, Outcome, Owner};
 use actors::id::ReplicaId;
-use actors::model::group::GroupSnapshot;
+use actors::model::group::{Breaker, BreakerState, GroupSnapshot, LastError};
 use actors::model::job::{Job, JobStatus, TimelineEntry};
 use actors::model::runner::{Runner, RunnerState};
 use jiff::Timestamp;
@@ -158,6 +158,56 @@ pub(super) struct GroupView {
     pub(super) last_error: Option<ErrorView>,
     /// The last health check.
     pub(super) last_healthcheck: Option<HealthcheckView>,
+    /// Its backends, in the order in which they are asked.
+    pub(super) backends: Vec<BackendView>,
+}
+
+/// One of a group's backends.
+#[derive(Debug, Clone, PartialEq, Object)]
+#[oai(rename = "Backend")]
+pub(super) struct BackendView {
+    /// Its name within the group.
+    pub(super) name: String,
+    /// Whether it is asked for instances.
+    pub(super) breaker: BreakerView,
+    /// Creates that failed in a row.
+    pub(super) failures: u32,
+    /// While the breaker is open: when it is probed.
+    pub(super) open_until: Option<String>,
+    /// The last error since a create went well.
+    pub(super) last_error: Option<ErrorView>,
+}
+
+/// Whether a backend is asked for instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename = "Breaker", rename_all = "snake_case")]
+pub(super) enum BreakerView {
+    /// It is.
+    Closed,
+    /// It is left alone after failures in a row.
+    Open,
+    /// A probe went well: one create at a time tries it.
+    HalfOpen,
+}
+
+impl BackendView {
+    fn new(name: &str, breaker: Option<&Breaker>) -> Self {
+        let state = breaker.map_or(BreakerState::Closed, |breaker| breaker.state);
+        Self {
+            name: name.to_owned(),
+            breaker: match state {
+                BreakerState::Closed => BreakerView::Closed,
+                BreakerState::Open { .. } => BreakerView::Open,
+                BreakerState::HalfOpen => BreakerView::HalfOpen,
+            },
+            failures: breaker.map_or(0, |breaker| breaker.failures),
+            open_until: match state {
+                BreakerState::Open { until } => Some(time(until)),
+                BreakerState::Closed | BreakerState::HalfOpen => None,
+            },
+            last_error: breaker.map(|breaker| ErrorView::from(&breaker.error)),
+        }
+    }
 }
 
 /// A group's settings.
@@ -206,6 +256,12 @@ pub(super) struct ErrorView {
     pub(super) at: String,
     /// What failed, on what, why.
     pub(super) text: String,
+}
+
+impl From<&LastError> for ErrorView {
+    fn from(error: &LastError) -> Self {
+        Self { at: time(error.at), text: error.text.clone() }
+    }
 }
 
 /// What a health check found.
@@ -264,7 +320,7 @@ impl GroupView {
                 priority: settings.priority,
                 os: settings.os.label().to_owned(),
                 arch: settings.arch.label().to_owned(),
-                backend: settings.backend.to_owned(),
+                backend: settings.backend().to_owned(),
                 time_to_start_seconds: settings.time_to_start.as_secs(),
                 time_to_live_seconds: settings.time_to_live.as_secs(),
                 idle_timeout_seconds: settings.idle_timeout.as_secs(),
@@ -286,13 +342,16 @@ impl GroupView {
             demand_oldest_seconds: counts.oldest.map(|at| now.duration_since(at).as_secs().max(0)),
             failures: snapshot.failures,
             not_before: snapshot.not_before.map(time),
-            last_error: snapshot.last_error.as_ref().map(|e| ErrorView { at: time(e.at), text: e.text.clone() }),
+            last_error: snapshot.last_error.as_ref().map(ErrorView::from),
             last_healthcheck: snapshot.last_healthcheck.as_ref().map(|check| HealthcheckView {
                 at: time(check.at),
                 registered: check.registered,
                 instances: check.instances,
                 repairs: check.repairs,
             }),
+            backends: (settings.backends.iter())
+                .map(|backend| BackendView::new(&backend.name, snapshot.breakers.get(&backend.name)))
+                .collect(),
         }
     }
 }

@@ -53,9 +53,12 @@ fn settings() -> GroupSettings {
     GroupSettings {
         time_to_start: Duration::from_secs(600),
         time_to_live: Duration::from_secs(3600),
-        create_timeout: Duration::from_secs(60),
-        delete_timeout: Duration::from_secs(60),
-        max_concurrency: 1,
+        backends: vec![BackendLimits {
+            create_timeout: Duration::from_secs(60),
+            delete_timeout: Duration::from_secs(60),
+            max_concurrency: 1,
+            ..BackendLimits::new("base")
+        }],
         ..GroupSettings::new(
             GroupName::new("octo").unwrap(),
             Scope::Organization("octo".into()),

@@ -1,14 +1,16 @@
 //! A group in a world where runners move when they are told to.
 
+mod backends;
 mod health;
 mod verified;
 
 use super::*;
 use crate::id::{Cursor, DeliveryId, GroupName, InstanceId, RepositoryId, RunnerId};
+use crate::machine::health::Listed;
 use crate::machine::job as job_machine;
 use crate::machine::runner::Event;
 use crate::model::delivery::{Delivery, JobAction, JobEvent, JobFacts, RepositoryRef, RunnerRef};
-use crate::model::settings::Scope;
+use crate::model::settings::{BackendLimits, Scope};
 use crate::port::backend::{Instance, InstanceStatus};
 use crate::port::github::RemoteRunner;
 use crate::port::store::InboxEntry;
@@ -18,8 +20,11 @@ pub(crate) fn settings(name: &str, min: u32, max: u32) -> GroupSettings {
         min,
         time_to_start: Duration::from_secs(600),
         time_to_live: Duration::from_secs(3600),
-        create_timeout: Duration::from_secs(60),
-        delete_timeout: Duration::from_secs(60),
+        backends: vec![BackendLimits {
+            create_timeout: Duration::from_secs(60),
+            delete_timeout: Duration::from_secs(60),
+            ..BackendLimits::new("base")
+        }],
         ..GroupSettings::new(
             GroupName::new(name).unwrap(),
             Scope::Organization("octo-org".into()),
@@ -57,6 +62,11 @@ pub(crate) fn delivery(id: &str, job: u64, action: JobAction) -> Delivery {
     }
 }
 
+/// What the one backend said.
+pub(crate) fn listed(instances: Result<Vec<Instance>, String>) -> Vec<Listed> {
+    vec![Listed { backend: "base".into(), instances }]
+}
+
 /// A group with a fake world around it: runners move when they are told to.
 struct World {
     group: Group,
@@ -74,9 +84,13 @@ impl World {
     }
 
     fn with(min: u32, max: u32, loaded: Loaded) -> Self {
+        Self::of(settings("octo", min, max), loaded)
+    }
+
+    fn of(settings: GroupSettings, loaded: Loaded) -> Self {
         let now = Timestamp::from_second(1000).unwrap();
         let manager = ManagerName::new("test").unwrap();
-        let group = Group::new(Arc::new(settings("octo", min, max)), &manager, loaded, 1, now);
+        let group = Group::new(Arc::new(settings), &manager, loaded, 1, now);
         let mut world = Self { group, now, cursor: 0, runners: BTreeMap::new(), effects: vec![], answers: true };
         let effects = world.group.recover();
         world.run(effects);
@@ -103,6 +117,7 @@ impl World {
                         self.verified(job.0, verified::says(Queued, job.0));
                     }
                 }
+                Effect::Probe(backend) => self.effects.push(format!("probe {backend}")),
                 Effect::Note(note) => self.effects.push(format!("{note:?}")),
             }
         }
@@ -156,7 +171,7 @@ impl World {
     }
 
     fn list(&mut self, registered: Vec<RemoteRunner>, instances: Vec<Instance>) {
-        let listing = Listing { at: self.now, registered: Ok(Arc::new(registered)), instances: Ok(instances) };
+        let listing = Listing { at: self.now, registered: Ok(Arc::new(registered)), instances: listed(Ok(instances)) };
         let effects = self.group.listed(&listing, self.now);
         self.run(effects);
     }

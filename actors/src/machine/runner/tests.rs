@@ -21,6 +21,10 @@ fn registered() -> Event {
     Event::Registered { id: RunnerId(9), jit_config: Secret::new("jit".into()) }
 }
 
+fn create_failed(error: BackendError) -> Event {
+    Event::CreateFailed { error, jit_config: None }
+}
+
 fn created() -> Event {
     Event::Created(InstanceId::new("i-1").unwrap())
 }
@@ -123,10 +127,10 @@ fn an_unknown_outcome_is_cleaned_up_on_both_sides_and_a_known_failure_only_where
     let (runner, effects) = after(vec![Event::Start, Event::RegisterFailed(GitHubError::Forbidden("no".into()))]);
     assert_eq!((runner.state, effects.len()), (Failed, 0));
     let (runner, effects) =
-        after(vec![Event::Start, registered(), Event::CreateFailed(BackendError::NoCapacity("none".into()))]);
+        after(vec![Event::Start, registered(), create_failed(BackendError::NoCapacity("none".into()))]);
     assert_eq!((runner.state, effects), (Deleting, vec!["Deregister".to_owned()]));
     let (runner, effects) =
-        after(vec![Event::Start, registered(), Event::CreateFailed(BackendError::Timeout("slow".into()))]);
+        after(vec![Event::Start, registered(), create_failed(BackendError::Timeout("slow".into()))]);
     assert_eq!((runner.state, effects), (Deleting, vec!["Deregister".to_owned(), "DeleteInstance".to_owned()]));
 }
 
@@ -197,7 +201,7 @@ fn waits_of_any_length_end_at_the_end_of_time() {
     let (failed, _) = after(vec![Event::Start, Event::RegisterFailed(limited)]);
     assert_eq!(failed.retry_at, Some(Timestamp::MAX));
     let throttled = BackendError::Throttled { text: "slow".into(), retry_after: Some(forever) };
-    let (deleting, _) = after(vec![Event::Start, registered(), Event::CreateFailed(throttled)]);
+    let (deleting, _) = after(vec![Event::Start, registered(), create_failed(throttled)]);
     assert_eq!(deleting.retry_at, Some(Timestamp::MAX));
     let (mut busy, _) = after(vec![Event::Start, registered(), created(), Event::JobStarted(JobId(1))]);
     busy.time_to_live = forever;
@@ -286,8 +290,8 @@ fn event(n: u8) -> Event {
         3 => Event::RegisterFailed(GitHubError::Unknown("x".into())),
         4 => Event::RegisterFailed(GitHubError::Invalid("x".into())),
         5 => created(),
-        6 => Event::CreateFailed(BackendError::Timeout("x".into())),
-        7 => Event::CreateFailed(BackendError::Quota("x".into())),
+        6 => create_failed(BackendError::Timeout("x".into())),
+        7 => create_failed(BackendError::Quota("x".into())),
         8 => Event::InstanceLookedUp(Ok(None)),
         9 => Event::InstanceLookedUp(Ok(Some(instance(InstanceStatus::Running)))),
         10 => Event::InstanceLookedUp(Err(BackendError::Unavailable("x".into()))),

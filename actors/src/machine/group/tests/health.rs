@@ -51,7 +51,7 @@ fn one_side_that_does_not_answer_condemns_nothing() {
         let listing = Listing {
             at: w.now,
             registered: Err("502".into()),
-            instances: Ok(vec![instance("octo-aaaaaaaa", InstanceStatus::Running)]),
+            instances: listed(Ok(vec![instance("octo-aaaaaaaa", InstanceStatus::Running)])),
         };
         let effects = w.group.listed(&listing, w.now);
         w.run(effects);
@@ -66,7 +66,7 @@ fn a_group_that_ended_before_its_first_look_still_looks_first() {
     let (snapshot, _) = w.group.take_changes().unwrap();
     let mut w = World::with(0, 2, Loaded { snapshot: Some(snapshot), ..Loaded::default() });
     w.deliver("q1", 1, Queued, None);
-    let half = Listing { at: w.now, registered: Err("502".into()), instances: Ok(vec![]) };
+    let half = Listing { at: w.now, registered: Err("502".into()), instances: listed(Ok(vec![])) };
     let effects = w.group.listed(&half, w.now);
     w.run(effects);
     assert!(w.runners.is_empty());
@@ -122,7 +122,7 @@ fn a_group_looks_until_all_that_it_adopted_is_saved() {
     let listing = Listing {
         at: w.now,
         registered: Ok(Arc::new(vec![remote(a, true, true), remote(b, true, true)])),
-        instances: Ok(vec![instance(a, InstanceStatus::Running), instance(b, InstanceStatus::Running)]),
+        instances: listed(Ok(vec![instance(a, InstanceStatus::Running), instance(b, InstanceStatus::Running)])),
     };
     let effects = w.group.listed(&listing, w.now);
     assert!(w.group.snapshot().looking, "a crash now must not forget them");
