@@ -31,6 +31,7 @@ use crate::store::replica_id::HeldId;
 use crate::{config, http};
 
 mod credentials;
+mod docker;
 pub mod online;
 mod store;
 
@@ -191,6 +192,7 @@ fn backend(config: &Config, group: &GroupConfig, settings: &BackendSettings) -> 
             };
             Arc::new(process::Process::new(settings, config.data_dir.join("process"), owner))
         }
+        BackendSettings::Docker(settings) => docker::backend(settings, owner),
         // Refused before: `App::start` looks at `unavailable_backends` first.
         BackendSettings::Base | BackendSettings::Unavailable { .. } => Arc::new(base::Base::new(owner)),
     }

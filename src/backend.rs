@@ -1,6 +1,8 @@
 //! The backends: one file each, one line here.
 
 pub mod base;
+pub mod docker;
+mod locks;
 pub mod process;
 
 use actors::port::backend::{BackendError, InstanceSpec, Owner};

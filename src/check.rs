@@ -7,8 +7,8 @@ use actors::port::replicas::LEASE;
 
 use crate::config::duration::show;
 use crate::config::{
-    BackendSettings, Config, CredentialConfig, GitHubCredential, GroupConfig, RedisConfig, RedisNode, RedisTopology,
-    RedisUrl,
+    BackendSettings, Config, CredentialConfig, DockerEndpoint, GitHubCredential, GroupConfig, Pull, RedisConfig,
+    RedisNode, RedisTopology, RedisUrl,
 };
 
 /// Shortest secret that does not draw a warning, in bytes.
@@ -210,6 +210,22 @@ fn backend(backend: &BackendSettings) -> String {
             let _ = write!(text, ", killed {} after SIGTERM", show(*stop_grace));
             text
         }
+        BackendSettings::Docker(docker) => {
+            let pulled = match docker.pull {
+                Pull::Missing => "pulled when missing",
+                Pull::Always => "pulled before every creation",
+                Pull::Never => "never pulled",
+            };
+            let mut text = format!("docker: {}, {pulled}, at {}", docker.image, docker.endpoint);
+            if docker.privileged {
+                text.push_str(", privileged");
+            }
+            if !docker.env.is_empty() {
+                let names: Vec<&str> = docker.env.keys().map(String::as_str).collect();
+                let _ = write!(text, ", with {}", names.join(", "));
+            }
+            text
+        }
         BackendSettings::Unavailable { name } => format!("{name}: NOT available in this version"),
     }
 }
@@ -303,6 +319,21 @@ fn group_warnings(group: &GroupConfig, warnings: &mut Vec<String>) {
               set allows_public_repositories: false unless that is meant"
                 .to_owned(),
         );
+    }
+    for backend in &group.backends {
+        let BackendSettings::Docker(docker) = backend else { continue };
+        if let DockerEndpoint::Tcp(address) = &docker.endpoint
+            && !is_local(address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']))
+        {
+            warn(format!("{address} has no TLS: whoever is on the network can become root on that host"));
+        }
+        if docker.privileged && settings.allows_public_repositories {
+            warn(
+                "jobs of public repositories, also from forks, run in privileged containers, which are root on their \
+                 host; set allows_public_repositories: false unless that is meant"
+                    .to_owned(),
+            );
+        }
     }
     if !settings.selected_workflows.is_empty() && !settings.restricted_to_workflows {
         warn("selected_workflows has no effect without restricted_to_workflows: true".to_owned());

@@ -15,6 +15,7 @@ mod backend;
 mod build;
 mod clouds;
 mod credentials;
+mod docker;
 pub(crate) mod duration;
 mod env;
 mod error;
@@ -41,6 +42,7 @@ use actors::model::secret::Secret;
 use actors::model::settings::GroupSettings;
 
 pub use backend::BackendSettings;
+pub use docker::{DockerEndpoint, DockerSettings, Pull};
 pub use env::{Environment, config_file, process_environment};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use redis_keys::{ClientCertificate, RedisConfig};

@@ -66,6 +66,7 @@ const WORLD: &[(&str, &[&str], &[&str])] = &[
 
 /// Crates that only some rooms may name, so that they can be exchanged there.
 const WALLED: &[(&str, &[&str])] = &[
+    ("bollard", &["backend"]),
     ("poem", &["http", "demo"]),
     ("poem_openapi", &["http", "demo"]),
     ("octocrab", &["github"]),
@@ -310,6 +311,7 @@ fn the_scan_sees_an_impure_machine() {
 fn the_scan_sees_adapters_that_reach_sideways() {
     for (room, code) in [
         ("backend", "use crate::store::Redis;"),
+        ("app", "use bollard::Docker;"),
         ("backend", "use super::github;"),
         ("store", "use actors::actor::front::Front;"),
         ("store", "use actors::{id, machine::step};"),

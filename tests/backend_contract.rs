@@ -7,6 +7,9 @@ mod contract;
 #[path = "contract/cleanup.rs"]
 mod cleanup;
 
+#[path = "support/docker.rs"]
+mod dockerd;
+
 mod base {
     use std::sync::Arc;
 
@@ -108,4 +111,66 @@ mod process {
     }
 
     backend_contract!(Host(tempfile::Builder::new().prefix("host-").tempdir().unwrap()));
+}
+
+mod docker {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use actors::id::RunnerName;
+    use actors::port::Backend;
+    use actors::port::backend::Owner;
+    use async_trait::async_trait;
+    use reqwest::Method;
+    use runner_manager::backend::docker::{Docker, Endpoint, Pull, Settings};
+
+    use crate::contract::{World, backend_contract};
+    use crate::dockerd::Dockerd;
+
+    /// A daemon that has the image.
+    struct Containers(Arc<Dockerd>);
+
+    impl Containers {
+        async fn new() -> Self {
+            let daemon = Dockerd::shared();
+            daemon.image("contract").await;
+            Self(daemon)
+        }
+
+        fn settings(&self) -> Settings {
+            Settings {
+                endpoint: Endpoint::Unix(self.0.socket()),
+                image: "contract".to_owned(),
+                command: ["sleep", "1000"].map(str::to_owned).to_vec(),
+                labels: BTreeMap::new(),
+                env: BTreeMap::new(),
+                pull: Pull::Never,
+                network: Some("none".to_owned()),
+                volumes: vec![],
+                nano_cpus: None,
+                memory: None,
+                privileged: false,
+                remove: false,
+            }
+        }
+    }
+
+    #[async_trait]
+    impl World for Containers {
+        /// All worlds share the daemon: the groups tell them apart.
+        fn tag(&self) -> String {
+            "docker".to_owned()
+        }
+
+        fn backend(&self, owner: &Owner) -> Arc<dyn Backend> {
+            Arc::new(Docker::new(self.settings(), owner.clone()))
+        }
+
+        async fn end(&self, _: &Owner, runner: &RunnerName) {
+            let (status, answer) = self.0.ask(Method::POST, &format!("/containers/{runner}/kill"), None).await;
+            assert_eq!(status, 204, "{answer}");
+        }
+    }
+
+    backend_contract!(Containers::new().await);
 }

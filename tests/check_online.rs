@@ -210,7 +210,7 @@ async fn a_github_that_hangs_a_store_and_a_backend_that_cannot_be_used_end_the_c
     assert!(has(&findings, "error   group octo-test, backend process: "));
     assert!(findings.iter().any(|line| line.contains("/no/such/runner")), "{findings:#?}");
 
-    let config = site.config(2, |config| config["runner_groups"][0]["backend"] = json!({"name": "docker"}));
+    let config = site.config(2, |config| config["runner_groups"][0]["backend"] = json!({"name": "scaleway"}));
     let output = Command::new(PROGRAM).args(["check", "--online", "--config"]).arg(&config).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "a configuration that is wrong is another status");
 }

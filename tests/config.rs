@@ -13,7 +13,8 @@ use std::time::Duration;
 use actors::model::settings::{Arch, BackendLimits, Os, Scope};
 use runner_manager::check;
 use runner_manager::config::{
-    self, BackendSettings, Config, ConfigErrors, CredentialConfig, GitHubCredential, LogLevel, RedisTopology, Role,
+    self, BackendSettings, Config, ConfigErrors, CredentialConfig, DockerEndpoint, GitHubCredential, LogLevel, Pull,
+    RedisTopology, Role,
 };
 
 fn none(_: &str) -> Option<String> {
@@ -71,7 +72,8 @@ fn a_configuration_can_be_shared_between_threads() {
 
 #[test]
 fn every_example_loads() {
-    for name in ["minimal.yaml", "base.yaml", "process.yaml", "redis.yaml", "replicas.yaml", "full.yaml"] {
+    for name in ["minimal.yaml", "base.yaml", "process.yaml", "docker.yaml", "redis.yaml", "replicas.yaml", "full.yaml"]
+    {
         let config = config::load(Some(&example(name)), &none).unwrap_or_else(|error| panic!("{name}:\n{error}"));
         assert!(config.unavailable_backends().is_none(), "{name}");
         assert!(!config.groups.is_empty(), "{name}");
@@ -83,6 +85,7 @@ fn every_example_loads() {
         "REDIS.md",
         "backends.yaml",
         "base.yaml",
+        "docker.yaml",
         "full.yaml",
         "minimal.yaml",
         "process.yaml",
@@ -111,12 +114,16 @@ fn a_file_of_the_python_original_is_accepted_and_what_is_missing_is_said() {
     assert!(config.groups[0].settings.labels.iter().all(|label| label != "self-hosted"));
     let unavailable = config.unavailable_backends().unwrap();
     let names: Vec<String> = unavailable.iter().map(|error| error.key.clone()).collect();
-    assert_eq!(names, (1..7).map(|i| format!("runner_groups[{i}].backend.name")).collect::<Vec<_>>());
+    let BackendSettings::Docker(docker) = &config.groups[1].backends[0] else { panic!("{:?}", config.groups[1]) };
+    assert_eq!(docker.endpoint, DockerEndpoint::Unix("/var/run/docker.sock".into()));
+    assert_eq!((&*docker.image, docker.pull, docker.remove), ("runner:latest", Pull::Missing, false));
+    assert_eq!(config.ineffective.iter().filter(|key| key.contains("instance_config.detach")).count(), 1);
+    assert_eq!(names, (2..7).map(|i| format!("runner_groups[{i}].backend.name")).collect::<Vec<_>>());
     assert_eq!(
         unavailable.iter().next().unwrap().message,
-        "found \"docker\", a backend that is not available in this version, expected one of base, process"
+        "found \"gcloud\", a backend that is not available in this version, expected one of base, process, docker"
     );
-    assert!(matches!(unavailable.iter().next().unwrap().place, config::Place::File { line: 34, column: 11, .. }));
+    assert!(matches!(unavailable.iter().next().unwrap().place, config::Place::File { line: 55, column: 11, .. }));
 }
 
 #[test]
@@ -486,9 +493,27 @@ fn check_warns_of_what_is_allowed_and_probably_not_meant() {
 }
 
 #[test]
+fn check_warns_of_who_could_become_root_by_docker() {
+    let warnings = |docker: &str, public: bool| {
+        let text = format!(
+            "{HEAD}runner_groups:\n- {{name: a, organization: o, labels: [], allows_public_repositories: {public}, backend: {{name: docker, {docker}}}}}\n"
+        );
+        check::warnings(&parse(&text).unwrap()).join("\n")
+    };
+    assert!(warnings("config: {base_url: tcp://build}", true).contains("build:2375 has no TLS"));
+    for safe in ["tcp://127.0.0.1", "tcp://[::1]:9", "unix:///x"] {
+        assert!(!warnings(&format!("config: {{base_url: '{safe}'}}"), true).contains("has no TLS"), "{safe}");
+    }
+    assert!(!warnings("config: {base_url: tcp://build, tls_ca: ca.pem}", true).contains("has no TLS"));
+    assert!(warnings("instance_config: {privileged: true}", true).contains("privileged containers"));
+    assert!(!warnings("instance_config: {privileged: true}", false).contains("privileged containers"));
+    assert!(!warnings("instance_config: {}", true).contains("privileged containers"));
+}
+
+#[test]
 fn values_of_backends_that_are_not_available_are_checked() {
     let config = config::load(Some(&example("backends.yaml")), &none).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(config.unavailable_backends().unwrap().iter().count(), 7);
+    assert_eq!(config.unavailable_backends().unwrap().iter().count(), 6);
 }
 
 #[test]

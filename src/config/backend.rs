@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::clouds;
+use super::docker::{self, DockerConfig, DockerInstance, DockerSettings};
 use super::keys::BackendKeys;
-use super::read::{Field, Later, Read, Reader, Spot, Texts, keys};
+use super::read::{Field, Later, Read, Reader, Texts, keys};
 use super::show::show_text;
 use super::tree::Node;
 use super::types::{FilePath, Time};
@@ -31,6 +32,8 @@ pub enum BackendSettings {
         /// Time between SIGTERM and SIGKILL. Default 10 s.
         stop_grace: Duration,
     },
+    /// Containers.
+    Docker(Box<DockerSettings>),
     /// A backend that is known, and whose keys were checked, but that this version does not have.
     Unavailable {
         /// Its name.
@@ -40,7 +43,7 @@ pub enum BackendSettings {
 
 impl BackendSettings {
     /// Names of the backends that this version has.
-    pub const AVAILABLE: [&'static str; 2] = ["base", "process"];
+    pub const AVAILABLE: [&'static str; 3] = ["base", "process", "docker"];
 
     /// Name of the backend.
     #[must_use]
@@ -48,6 +51,7 @@ impl BackendSettings {
         match self {
             Self::Base => "base",
             Self::Process { .. } => "process",
+            Self::Docker(_) => "docker",
             Self::Unavailable { name } => name,
         }
     }
@@ -57,6 +61,7 @@ impl fmt::Debug for BackendSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Base | Self::Unavailable { .. } => f.write_str(self.name()),
+            Self::Docker(settings) => settings.fmt(f),
             Self::Process { command, working_dir, env, stop_grace } => f
                 .debug_struct("process")
                 .field("command", command)
@@ -136,7 +141,7 @@ fn kinds() -> [(&'static str, Part, Part); 9] {
     [
         ("base", Part::of::<NoKeys>(), Part::of::<BaseInstance>()),
         ("process", Part::of::<NoKeys>(), Part::of::<ProcessInstance>()),
-        ("docker", Part::of::<clouds::DockerConfig>(), Part::of::<clouds::DockerInstance>()),
+        ("docker", Part::of::<DockerConfig>(), Part::of::<DockerInstance>()),
         ("external", Part::of::<clouds::ExternalConfig>(), Part::of::<clouds::ExternalInstance>()),
         ("aws", Part::of::<clouds::AwsConfig>(), Part::of::<clouds::AwsInstance>()),
         ("gcloud", Part::of::<clouds::GcloudConfig>(), Part::of::<clouds::GcloudInstance>()),
@@ -192,6 +197,11 @@ fn settings(name: &str, keys: &BackendKeys, reader: &mut Reader) -> Option<Backe
         reader.wrong_at(&keys.name.spot, show_text(name), expected);
         return None;
     };
+    if name == "docker" {
+        let config = part(&keys.config, "config", reader, DockerConfig::read).flatten();
+        let raw = part(&keys.instance_config, "instance_config", reader, DockerInstance::read).flatten();
+        return docker::settings(config?, raw?, reader).map(|settings| BackendSettings::Docker(Box::new(settings)));
+    }
     let config = part(&keys.config, "config", reader, config.read).unwrap_or(false);
     let (read, settings) = match name {
         "process" => {
@@ -230,22 +240,27 @@ fn process(raw: ProcessInstance, reader: &mut Reader) -> Option<BackendSettings>
         reader.wrong_at(&command_spot, "no program", "a list that starts with a program");
         return None;
     }
-    let env = raw.env.value?;
-    for name in env.keys() {
-        let spot = Spot { at: raw.env.spot.at.clone(), path: raw.env.spot.path.clone() };
-        if name.is_empty() || name.contains(['=', '\0']) {
-            reader.wrong_at(&spot, show_text(name), "names of environment variables without '='");
-            return None;
-        }
-        if GIVEN_VARIABLES.contains(&name.as_str()) {
-            reader.wrong_at(&spot, format!("{name}, which runner-manager sets"), "other environment variables");
-            return None;
-        }
-    }
+    let env = environment(raw.env, reader)?;
     Some(BackendSettings::Process {
         command,
         working_dir: raw.working_dir.value.map(|path| path.0),
         env,
         stop_grace: raw.stop_grace.value?.0,
     })
+}
+
+/// Environment variables that an instance gets from the configuration; none after reporting what is wrong with them.
+pub(super) fn environment(field: Field<Texts>, reader: &mut Reader) -> Option<Texts> {
+    let env = field.value?;
+    for name in env.keys() {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            reader.wrong_at(&field.spot, show_text(name), "names of environment variables without '='");
+            return None;
+        }
+        if GIVEN_VARIABLES.contains(&name.as_str()) {
+            reader.wrong_at(&field.spot, format!("{name}, which runner-manager sets"), "other environment variables");
+            return None;
+        }
+    }
+    Some(env)
 }

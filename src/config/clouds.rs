@@ -8,15 +8,6 @@ use super::types::{FilePath, Whole};
 use super::words::words;
 
 words! {
-    /// When an image is pulled.
-    pub(super) enum Pull {
-        /// When it is not there.
-        Missing = "missing",
-        /// Before every creation.
-        Always = "always",
-        /// Not at all.
-        Never = "never",
-    }
     /// Type of a Google disk.
     pub(super) enum GoogleDisk {
         /// SSD.
@@ -47,50 +38,6 @@ words! {
     }
 }
 
-keys! {
-    /// How to reach Docker or Podman.
-    struct DockerConfig {
-        /// URL of the Docker Engine API.
-        optional base_url: String = "unix:///var/run/docker.sock",
-    }
-}
-keys! {
-    /// What the containers are like.
-    struct DockerInstance {
-        /// Image of the container.
-        optional image: String = "runner:latest",
-        /// Command and its arguments; empty: that of the image.
-        optional command: Vec<String> = "[]",
-        /// Labels of the container.
-        optional labels: Texts = "{}",
-        /// Environment variables.
-        optional env: Texts = "{}",
-        /// When the image is pulled: missing, always or never.
-        optional pull: Pull = "missing",
-        /// Network of the container.
-        optional network: String,
-        /// Volumes, like host:container:ro.
-        optional volumes: Vec<String> = "[]",
-        /// CPUs, like 1.5.
-        optional cpus: String,
-        /// Memory, like 2g.
-        optional memory: String,
-        /// Whether the container is privileged.
-        optional privileged: bool = "false",
-        /// Whether Docker removes the container when it ends.
-        optional remove: bool = "false",
-        /// Directory to build the image from.
-        optional context: String,
-        /// Whether the container runs in the background.
-        optional detach: bool = "true",
-        /// Path of the startup script.
-        optional startup_script: FilePath,
-        /// Red Hat user name given to the instance.
-        optional redhat_username: String,
-        /// Red Hat password given to the instance.
-        optional redhat_password: Secret,
-    }
-}
 keys! {
     /// How to call an external provider.
     struct ExternalConfig {

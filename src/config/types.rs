@@ -80,6 +80,7 @@ macro_rules! scalars {
         }
     )*};
 }
+pub(super) use scalars;
 
 /// A login or slug of GitHub.
 fn login(text: &str) -> bool {

@@ -209,6 +209,25 @@ fn bad_inputs() -> Vec<BadInput> {
             "process env that is taken",
             backend("{name: process, instance_config: {command: [a], env: {RUNNER_NAME: x}}}"),
         ),
+        ("docker base_url", backend("{name: docker, config: {base_url: ssh://build}}")),
+        (
+            "docker base_url with a password",
+            backend("{name: docker, config: {base_url: tcp://u:secret-value@build:1}}"),
+        ),
+        ("docker TLS for a socket", backend("{name: docker, config: {tls_ca: ca.pem}}")),
+        ("docker TLS without authority", backend("{name: docker, config: {base_url: https://build}}")),
+        (
+            "docker TLS with half a certificate",
+            backend("{name: docker, config: {base_url: tcp://build, tls_ca: ca.pem, tls_cert: cert.pem}}"),
+        ),
+        (
+            "docker amounts",
+            backend(
+                "{name: docker, instance_config: {cpus: many, memory: 1m, volumes: [/a], pull: sometimes, image: ''}}",
+            ),
+        ),
+        ("docker label of ours", backend("{name: docker, instance_config: {labels: {runner-manager.group: x}}}")),
+        ("docker env that is taken", backend("{name: docker, instance_config: {env: {RUNNER_JIT_CONFIG: x}}}")),
         ("gcloud without config", backend("{name: gcloud}")),
         ("aws with a wrong type", backend("{name: aws, instance_config: {subnet_id: s, disk_size_gb: big}}")),
         ("all at once", format!("lissten: 1\nlog_level: LOUD\n{}", one("min: 5\nmax: 0\nos: beos"))),

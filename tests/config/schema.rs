@@ -31,6 +31,7 @@ fn the_examples_validate_against_the_schema_and_bad_files_do_not() {
         "minimal.yaml",
         "base.yaml",
         "process.yaml",
+        "docker.yaml",
         "redis.yaml",
         "replicas.yaml",
         "full.yaml",
@@ -151,7 +152,7 @@ fn full_and_backends_show_every_key() {
     let shown = |text: &str, name: &str| text.split(['\n', ' ', '{', '#']).any(|word| word == format!("{name}:"));
     for key in &keys {
         let name = key.rsplit(['.', ']']).next().unwrap();
-        let ours = !key.contains('(') || key.contains("(base)") || key.contains("(process)");
+        let ours = !key.contains('(') || ["(base)", "(process)", "(docker)"].iter().any(|kind| key.contains(kind));
         let text = if ours { full.clone() } else { format!("{full}{backends}") };
         assert!(shown(&text, name), "{key}");
     }
@@ -162,8 +163,10 @@ fn the_defaults_that_full_names_are_the_schemas() {
     let schema = config::schema();
     let text = std::fs::read_to_string(example("full.yaml")).unwrap();
     let group = &schema["properties"]["runner_groups"]["items"];
-    let backend = &group["properties"]["backend"]["oneOf"][1];
-    let places = [&schema, group, backend, &backend["properties"]["instance_config"]];
+    let kinds = &group["properties"]["backend"]["oneOf"];
+    let (process, docker) = (&kinds[1], &kinds[2]["properties"]);
+    let instance = &process["properties"]["instance_config"];
+    let places = [&schema, group, process, instance, &docker["config"], &docker["instance_config"]];
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let mut compared = 0;
     for pair in lines.windows(2) {
@@ -177,7 +180,8 @@ fn the_defaults_that_full_names_are_the_schemas() {
         let words = default.split([',', ' ']).next().unwrap();
         let same =
             found.iter().any(|found| found == words || (matches!(found.as_str(), "[]" | "{}" | "") && words == "none"));
-        let from_elsewhere = found.is_empty() || ["timeout_runner", "time_to_live", "idle_timeout"].contains(&words);
+        let from_elsewhere =
+            found.is_empty() || ["timeout_runner", "time_to_live", "idle_timeout", "github_base_url"].contains(&words);
         assert!(same || from_elsewhere, "{name}: {default} but {found:?}");
         compared += usize::from(same);
     }

@@ -1,0 +1,107 @@
+//! The real binary with real containers: kill -9 of the manager and a restart of the daemon in the middle.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
+
+#[path = "support/docker.rs"]
+mod docker;
+
+#[path = "support/service.rs"]
+mod service;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use docker::Dockerd;
+use serde_json::{Value, json};
+use service::{PROGRAM, Site};
+
+/// A configuration whose runners are containers: the program itself, with the libraries of this host.
+fn config(site: &Site, daemon: &Dockerd, max: u32) -> PathBuf {
+    site.config(max, |config| {
+        config["log_level"] = json!("DEBUG");
+        config["runner_groups"][0]["backend"] = json!({
+            "name": "docker",
+            "config": {"base_url": format!("unix://{}", daemon.socket().display())},
+            "instance_config": {
+                "image": "runner",
+                "command": [PROGRAM, "demo-runner"],
+                "network": "host",
+                "volumes": ["/lib:/lib:ro", "/lib64:/lib64:ro", "/usr:/usr:ro", format!("{PROGRAM}:{PROGRAM}:ro")],
+                "pull": "never",
+            },
+        });
+    })
+}
+
+/// Containers of others: one without labels, one of another deployment.
+async fn bystanders(daemon: &Dockerd) -> [String; 2] {
+    let body = |labels: Value| json!({"Image": "runner", "Cmd": ["sleep", "1000"], "Labels": labels, "HostConfig": {"NetworkMode": "none"}});
+    let labels = json!({
+        "runner-manager.manager": "another",
+        "runner-manager.group": "octo-test",
+        "runner-manager.runner": "octo-test-z",
+    });
+    [daemon.run("bystander", body(json!({}))).await, daemon.run("octo-test-z", body(labels)).await]
+}
+
+/// The just-in-time configs of the containers of now.
+async fn jit_configs(daemon: &Dockerd, seen: &Mutex<BTreeSet<String>>) {
+    for name in daemon.containers().await {
+        let found = daemon.get(&format!("/containers/{name}/json")).await;
+        for variable in found["Config"]["Env"].as_array().into_iter().flatten() {
+            if let Some(config) = variable.as_str().unwrap().strip_prefix("RUNNER_JIT_CONFIG=") {
+                seen.lock().unwrap().insert(config.to_owned());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_jobs_survive_kill_9_and_a_restart_of_the_daemon_and_leave_no_container() {
+    let mut site = Site::new().await;
+    let mut daemon = Dockerd::start();
+    daemon.image("runner").await;
+    let others = bystanders(&daemon).await;
+    let config = config(&site, &daemon, 5);
+    site.start(&config).await;
+    let began = Instant::now();
+    let jits = Mutex::new(BTreeSet::new());
+    site.queue(20, Duration::from_millis(400));
+
+    site.until("some are done", async |site| {
+        jit_configs(&daemon, &jits).await;
+        site.done() >= 3
+    })
+    .await;
+    site.kill();
+    site.start(&config).await;
+    site.until("more are done", async |site| {
+        site.github.redeliver_failed();
+        site.done() >= 9
+    })
+    .await;
+    daemon.restart();
+    site.until("all are done", async |site| {
+        site.github.redeliver_failed();
+        site.done() == 20
+    })
+    .await;
+    println!("20 jobs in {:?}, with kill -9 and a restart of dockerd", began.elapsed());
+
+    site.until("no container and no registration is left", async |site| {
+        site.github.registered() == 0 && daemon.containers().await == ["bystander", "octo-test-z"]
+    })
+    .await;
+    for (name, id) in ["bystander", "octo-test-z"].into_iter().zip(others) {
+        assert_eq!(daemon.get(&format!("/containers/{name}/json")).await["Id"], id);
+    }
+    // Two volumes of the others.
+    let volumes = daemon.get("/volumes").await;
+    assert_eq!(volumes["Volumes"].as_array().unwrap().len(), 2, "{volumes}");
+
+    let (jits, log) = (jits.into_inner().unwrap(), site.log());
+    assert!(jits.len() >= 3, "{} seen", jits.len());
+    assert!(log.contains("DEBUG"), "{log}");
+    assert!(jits.iter().all(|jit| jit.len() > 100 && !log.contains(jit.as_str())), "a just-in-time config is logged");
+}
