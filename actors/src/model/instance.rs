@@ -54,6 +54,9 @@ pub enum BackendError {
     /// No answer in time: the outcome is unknown.
     #[error("timed out: {0}")]
     Timeout(String),
+    /// The backend could not be reached; nothing was made.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
     /// The backend failed or cannot be reached: the outcome is unknown.
     #[error("unavailable: {0}")]
     Unavailable(String),
@@ -76,7 +79,7 @@ impl BackendError {
             Self::Unauthorized(_) => "unauthorized",
             Self::Throttled { .. } => "throttled",
             Self::Timeout(_) => "timeout",
-            Self::Unavailable(_) => "unavailable",
+            Self::Unreachable(_) | Self::Unavailable(_) => "unavailable",
         }
     }
 }

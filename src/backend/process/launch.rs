@@ -150,7 +150,7 @@ mod tests {
 
     use actors::id::{GroupName, ManagerName, RunnerName};
     use actors::model::secret::Secret;
-    use actors::port::backend::Owner;
+    use actors::port::backend::{Machine, Owner};
 
     use super::*;
 
@@ -169,6 +169,7 @@ mod tests {
             runner: RunnerName::new("g-1").unwrap(),
             env: vec![("RUNNER_LABELS", "a,b".into()), ("RUNNER_NAME", "from-spec".into())],
             jit_config: Secret::new("aml0".into()),
+            machine: Machine::default(),
         }
     }
 
