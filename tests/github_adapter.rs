@@ -280,7 +280,9 @@ async fn downloads_are_asked_for_once_and_a_missing_one_says_what_there_is() {
     let client = Arc::new(client(&server.uri()));
     let ask = |os, arch| {
         let client = Arc::clone(&client);
-        tokio::spawn(async move { client.runner_download(&organization(), os, arch).await.map(|download| download.url) })
+        tokio::spawn(
+            async move { client.runner_download(&organization(), os, arch).await.map(|download| download.url) },
+        )
     };
     for task in (0..20).map(|_| ask(Os::Linux, Arch::X64)).collect::<Vec<_>>() {
         assert!(task.await.unwrap().unwrap().ends_with("/linux-x64.tar.gz"));

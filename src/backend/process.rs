@@ -12,11 +12,11 @@ mod launch;
 mod procfs;
 mod record;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actors::id::{InstanceId, RunnerName};
@@ -24,8 +24,8 @@ use actors::port::Backend;
 use actors::port::backend::{BackendError, Instance, InstanceSpec, InstanceStatus, Metadata, Owner};
 use async_trait::async_trait;
 use rustix::process::Signal;
-use tokio::sync::OwnedMutexGuard;
 
+use super::locks::Locks;
 use children::Children;
 use family::Processes;
 use procfs::Identity;
@@ -71,7 +71,7 @@ struct Shared {
     owner: Owner,
     records: Records,
     children: Arc<Children>,
-    locks: Mutex<HashMap<RunnerName, Arc<tokio::sync::Mutex<()>>>>,
+    locks: Locks,
 }
 
 impl Process {
@@ -85,7 +85,7 @@ impl Process {
             owner,
             records,
             children: Arc::default(),
-            locks: Mutex::default(),
+            locks: Locks::default(),
         }))
     }
 }
@@ -98,7 +98,7 @@ impl Backend for Process {
 
     async fn create(&self, spec: InstanceSpec) -> Result<Instance, BackendError> {
         super::check_owner(&self.0.owner, &spec)?;
-        let lock = self.0.lock(&spec.runner).await;
+        let lock = self.0.locks.lock(&spec.runner).await;
         if let Some(existing) = self.0.recorded(&spec.runner).await? {
             return Ok(existing);
         }
@@ -116,7 +116,7 @@ impl Backend for Process {
         // Carried through even when nobody waits for it any more: a repeated delete joins it, instead of granting
         // another grace.
         let removal = tokio::spawn(async move {
-            let _lock = shared.lock(&runner).await;
+            let _lock = shared.locks.lock(&runner).await;
             shared.stop(&runner).await
         });
         removal.await.map_err(|error| BackendError::Unavailable(format!("the delete was interrupted: {error}")))?
@@ -125,7 +125,7 @@ impl Backend for Process {
     async fn get(&self, runner: &RunnerName) -> Result<Option<Instance>, BackendError> {
         // A create under way is waited for.
         let intended = || async { Ok(matches!(self.0.read(runner).await?, Some(Record::Intended))) };
-        let _lock = if intended().await? { Some(self.0.lock(runner).await) } else { None };
+        let _lock = if intended().await? { Some(self.0.locks.lock(runner).await) } else { None };
         match self.0.recorded(runner).await? {
             Some(instance) => Ok(Some(instance)),
             None => Ok(scan().await?.instance(&self.0.owner, runner, None)),
@@ -169,16 +169,6 @@ impl Backend for Process {
 }
 
 impl Shared {
-    /// Excludes every other create and delete of `runner`.
-    async fn lock(&self, runner: &RunnerName) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            Arc::clone(locks.entry(runner.clone()).or_default())
-        };
-        lock.lock_owned().await
-    }
-
     /// Starts the process of a runner that has none. Blocks.
     fn start(&self, spec: &InstanceSpec) -> Result<Instance, BackendError> {
         let boot = procfs::boot_id().map_err(|error| no_proc(&error))?;

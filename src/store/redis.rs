@@ -13,7 +13,7 @@
 //! | `jobs`, `runners` | hashes: bodies; `…:place`: where each stands; `…:state:…`, `…:group:…`, `…:settled`: sorted sets that follow from that |
 //! | `groups`, `tokens`, `seq`, `owners` | hashes by group: snapshot, newest token, number of the last save, process that acquired it |
 //! | `replicas`, `reports`, `leases` | who lives until when, what they report, who owns which group |
-//! | `sealed:<key>`, `sealed:of:<runner>` | what is kept sealed until its time, and the keys of it by runner |
+//! | `sealed:<key>`, `sealed_of:<runner>` | what is kept sealed until its time, and the keys of it by runner |
 //! | `set_aside` | stream: what could not be read |
 //!
 //! Times are whole microseconds, so that pruning may keep an entry for a microsecond longer.

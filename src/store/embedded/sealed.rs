@@ -14,10 +14,8 @@ const EXPIRED_STEP: u32 = 1000;
 pub(super) fn keep(db: &Connection, sealed: &Sealed) -> Result<(), Failed> {
     forget_expired(db)?;
     let Sealed { key, runner, group, body, until } = sealed;
-    db.prepare_cached(
-        "INSERT OR REPLACE INTO sealed (key, runner, grp, until, body) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute(params![key, runner.as_str(), group.as_str(), nanoseconds(*until), body])?;
+    db.prepare_cached("INSERT OR REPLACE INTO sealed (key, runner, grp, until, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![key, runner.as_str(), group.as_str(), nanoseconds(*until), body])?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 -- Keeps a sealed entry until its time (milliseconds since the Unix epoch), and notes which runner it is of.
 local key, runner, till, body = unpack(ARGV)
-local place, of = P .. 'sealed:' .. key, P .. 'sealed:of:' .. runner
+local place, of = P .. 'sealed:' .. key, P .. 'sealed_of:' .. runner
 if tonumber(till) * 1000 <= now() then
   call('DEL', place)
   return 'late'
