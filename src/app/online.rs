@@ -97,7 +97,7 @@ async fn probe_store(config: &Config, metrics: &Arc<Metrics>) -> Finding {
 }
 
 async fn probe_backend(config: &Config, group: &GroupConfig) -> Finding {
-    let backend = backend(config, group);
+    let backend = backend(config, group, None);
     let about = format!("group {}, backend {}", group.settings.name, backend.name());
     match tokio::time::timeout(PROBE_DEADLINE, backend.probe()).await {
         Ok(Ok(())) => Finding::new(Verdict::Ok, &about, "can create runners"),

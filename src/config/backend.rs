@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::clouds;
+use super::external::{self, ExternalConfig, ExternalInstance, ExternalSettings};
 use super::keys::BackendKeys;
 use super::read::{Field, Later, Read, Reader, Spot, Texts, keys};
 use super::show::show_text;
@@ -31,6 +32,8 @@ pub enum BackendSettings {
         /// Time between SIGTERM and SIGKILL. Default 10 s.
         stop_grace: Duration,
     },
+    /// Instances that the executable of a provider makes.
+    External(ExternalSettings),
     /// A backend that is known, and whose keys were checked, but that this version does not have.
     Unavailable {
         /// Its name.
@@ -40,7 +43,7 @@ pub enum BackendSettings {
 
 impl BackendSettings {
     /// Names of the backends that this version has.
-    pub const AVAILABLE: [&'static str; 2] = ["base", "process"];
+    pub const AVAILABLE: [&'static str; 3] = ["base", "process", "external"];
 
     /// Name of the backend.
     #[must_use]
@@ -48,6 +51,7 @@ impl BackendSettings {
         match self {
             Self::Base => "base",
             Self::Process { .. } => "process",
+            Self::External(_) => "external",
             Self::Unavailable { name } => name,
         }
     }
@@ -57,6 +61,7 @@ impl fmt::Debug for BackendSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Base | Self::Unavailable { .. } => f.write_str(self.name()),
+            Self::External(settings) => settings.fmt(f),
             Self::Process { command, working_dir, env, stop_grace } => f
                 .debug_struct("process")
                 .field("command", command)
@@ -137,7 +142,7 @@ fn kinds() -> [(&'static str, Part, Part); 9] {
         ("base", Part::of::<NoKeys>(), Part::of::<BaseInstance>()),
         ("process", Part::of::<NoKeys>(), Part::of::<ProcessInstance>()),
         ("docker", Part::of::<clouds::DockerConfig>(), Part::of::<clouds::DockerInstance>()),
-        ("external", Part::of::<clouds::ExternalConfig>(), Part::of::<clouds::ExternalInstance>()),
+        ("external", Part::of::<ExternalConfig>(), Part::of::<ExternalInstance>()),
         ("aws", Part::of::<clouds::AwsConfig>(), Part::of::<clouds::AwsInstance>()),
         ("gcloud", Part::of::<clouds::GcloudConfig>(), Part::of::<clouds::GcloudInstance>()),
         ("openstack", Part::of::<clouds::OpenstackConfig>(), Part::of::<clouds::OpenstackInstance>()),
@@ -192,6 +197,11 @@ fn settings(name: &str, keys: &BackendKeys, reader: &mut Reader) -> Option<Backe
         reader.wrong_at(&keys.name.spot, show_text(name), expected);
         return None;
     };
+    if name == "external" {
+        let config = part(&keys.config, "config", reader, ExternalConfig::read).flatten();
+        let instance = part(&keys.instance_config, "instance_config", reader, ExternalInstance::read).flatten();
+        return external::settings(config, instance, reader).map(BackendSettings::External);
+    }
     let config = part(&keys.config, "config", reader, config.read).unwrap_or(false);
     let (read, settings) = match name {
         "process" => {
