@@ -148,8 +148,8 @@ fn undescribed(schema: &Value, path: &str) {
 fn full_and_backends_show_every_key() {
     let mut keys = BTreeSet::new();
     schema_keys(&config::schema(), "", &mut keys);
-    let [full, backends, external] = ["full.yaml", "backends.yaml", "external.yaml"]
-        .map(|name| std::fs::read_to_string(example(name)).unwrap());
+    let [full, backends, external] =
+        ["full.yaml", "backends.yaml", "external.yaml"].map(|name| std::fs::read_to_string(example(name)).unwrap());
     let shown = |text: &str, name: &str| text.split(['\n', ' ', '{', '#']).any(|word| word == format!("{name}:"));
     for key in &keys {
         let name = key.rsplit(['.', ']']).next().unwrap();

@@ -69,6 +69,11 @@ impl Fake {
         self.mood.send_replace(mood);
     }
 
+    /// Lets its clock go on.
+    pub fn advance(&self, seconds: i64) {
+        self.seconds.fetch_add(seconds, Ordering::SeqCst);
+    }
+
     pub fn things(&self) -> MutexGuard<'_, Things> {
         self.things.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
