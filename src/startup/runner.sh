@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes a bare machine (Ubuntu, Debian, RHEL and their relatives, with or without systemd) one GitHub Actions runner.
 # Secrets are in no process's arguments.
-# shellcheck disable=SC1083 # placeholders
+# shellcheck disable=SC1083,SC2016 # placeholders, and what is put there
 set -eu
 umask 022
 
