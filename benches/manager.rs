@@ -76,8 +76,8 @@ impl GitHub for Steady {
         Ok(Deregistered::Absent)
     }
 
-    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<String, GitHubError> {
-        Ok(String::new())
+    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<Download, GitHubError> {
+        Ok(Download::default())
     }
 }
 

@@ -24,7 +24,7 @@ use actors::id::{RunnerGroupId, RunnerId, RunnerName};
 use actors::model::secret::Secret;
 use actors::model::settings::{Arch, GroupSettings, Os, Scope};
 use actors::port::github::{
-    Budget, Deregistered, JitRequest, Registration, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
+    Budget, Deregistered, Download, JitRequest, Registration, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
 };
 use actors::port::{GitHub, GitHubError, Observer};
 use async_trait::async_trait;
@@ -267,7 +267,7 @@ impl GitHub for Client {
         })
     }
 
-    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<String, GitHubError> {
+    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<Download, GitHubError> {
         let fetch = async |_| {
             let about = Scoped { operation: "runner_download", scope };
             let offered = self.rest.get(&about, "/actions/runners/downloads").await?.json()?;
@@ -278,7 +278,12 @@ impl GitHub for Client {
         let (os, arch) = (os.download_name(), arch.label());
         let mut offered = downloads.offered.iter();
         let found = offered.find(|offered| offered.os == os && offered.architecture == arch);
-        found.map(|found| found.download_url.clone()).ok_or_else(|| {
+        let download = |found: &wire::Download| Download {
+            url: found.download_url.clone(),
+            filename: found.filename.clone(),
+            sha256: found.sha256_checksum.clone(),
+        };
+        found.map(download).ok_or_else(|| {
             let offered = downloads.offered.iter().map(|offered| format!("{}/{}", offered.os, offered.architecture));
             let offered = offered.collect::<Vec<_>>().join(", ");
             GitHubError::Invalid(format!("GitHub offers no runner for {os}/{arch} in {scope}, but for {offered}"))

@@ -158,6 +158,10 @@ pub(super) struct Download {
     pub(super) os: String,
     pub(super) architecture: String,
     pub(super) download_url: String,
+    #[serde(default)]
+    pub(super) filename: String,
+    #[serde(default)]
+    pub(super) sha256_checksum: Option<String>,
 }
 
 #[derive(Deserialize)]

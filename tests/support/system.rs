@@ -68,8 +68,8 @@ impl GitHub for Hub {
         Ok(if runners.len() < before { Deregistered::Removed } else { Deregistered::Absent })
     }
 
-    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<String, GitHubError> {
-        Ok("https://example.invalid/runner.tar.gz".to_owned())
+    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<Download, GitHubError> {
+        Ok(Download { url: "https://example.invalid/runner.tar.gz".to_owned(), ..Download::default() })
     }
 }
 

@@ -15,6 +15,7 @@ use crate::actor::messenger::Messenger;
 use crate::actor::supervisor::SupervisorMsg;
 use crate::id::{GroupName, ReplicaId, RunnerName};
 use crate::model::remote::Reach;
+use crate::model::report::InstanceReport;
 use crate::model::roster::Roster;
 use crate::model::settings::GroupSettings;
 
@@ -43,6 +44,13 @@ pub enum Command {
         runner: RunnerName,
         /// Also when it is busy.
         force: bool,
+    },
+    /// Take note of what a runner's instance says of itself while it boots.
+    InstanceReport {
+        /// Which runner.
+        runner: RunnerName,
+        /// What it says.
+        report: InstanceReport,
     },
 }
 

@@ -23,7 +23,7 @@ use crate::model::delivery::{JobEvent, RepositoryRef};
 use crate::model::runner::Runner;
 use crate::model::secret::Secret;
 use crate::model::settings::{BackendLimits, GroupSettings, Scope};
-use crate::port::backend::{InstanceSpec, Metadata, Owner};
+use crate::port::backend::{Download, InstanceSpec, Machine, Metadata, Owner};
 use crate::port::github::{
     Deregistered, JitRequest, Records, RemoteRunner, RepositoryName, RunnerGroup, RunnerGroupRemoval,
 };
@@ -145,7 +145,7 @@ impl Interpreter {
     /// Does beforehand what the first runner would have to wait for.
     pub(crate) async fn warm(&self) -> Result<(), GitHubError> {
         let warm = async {
-            self.download_url().await;
+            self.download().await;
             Ok(())
         };
         self.github(warm).await
@@ -228,10 +228,10 @@ impl Interpreter {
         Ok((registration.id, registration.jit_config))
     }
 
-    async fn download_url(&self) -> String {
+    async fn download(&self) -> Option<Download> {
         let GroupSettings { scope, os, arch, .. } = &*self.settings;
         // Backends with the runner application in their image do without it.
-        self.world.github.runner_download(scope, *os, *arch).await.unwrap_or_default()
+        self.world.github.runner_download(scope, *os, *arch).await.ok()
     }
 
     /// The backend of a runner.
@@ -253,12 +253,20 @@ impl Interpreter {
 
     async fn create(&self, runner: &Runner, jit_config: Secret) -> Result<crate::id::InstanceId, BackendError> {
         let place = self.place(runner)?;
-        let download_url = self.github(async { Ok(self.download_url().await) }).await.unwrap_or_default();
+        let download = self.github(async { Ok(self.download().await) }).await.unwrap_or_default();
+        let download_url = download.as_ref().map_or_else(String::new, |download| download.url.clone());
         let spec = InstanceSpec {
             owner: self.owner.clone(),
             runner: runner.name.clone(),
             env: self.env(runner, download_url),
             jit_config,
+            machine: Machine {
+                os: self.settings.os,
+                arch: self.settings.arch,
+                download,
+                scope_path: scope_path(&self.settings.scope),
+                online_within: place.limits.create_timeout.saturating_add(runner.time_to_start),
+            },
         };
         let create = async {
             if let Some(received) = runner.for_delivery_at {
@@ -360,5 +368,14 @@ impl Interpreter {
             Some(Err(_)) => Err(GitHubError::Unknown(format!("no answer within {} s", GITHUB_DEADLINE.as_secs()))),
             None => Err(GitHubError::Unknown(format!("no answer before {LEASE_OVER}"))),
         }
+    }
+}
+
+/// Where runners of a scope are registered, as a path at GitHub.
+fn scope_path(scope: &Scope) -> String {
+    match scope {
+        Scope::Organization(login) => login.clone(),
+        Scope::Enterprise(slug) => format!("enterprises/{slug}"),
+        Scope::Repository { owner, name } => format!("{owner}/{name}"),
     }
 }

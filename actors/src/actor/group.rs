@@ -421,6 +421,10 @@ impl State {
                 let effects = group.delete_runner(&runner, force).map_err(refused)?;
                 (format!("removal of runner {runner} begun"), Some(runner), effects)
             }
+            Command::InstanceReport { runner, report } => {
+                let effects = group.instance_report(&runner, report).map_err(refused)?;
+                (format!("report of the instance of runner {runner} noted"), Some(runner), effects)
+            }
         };
         tracing::info!(group = %name, %message, "command taken");
         self.carry_out(myself, effects).await;

@@ -24,6 +24,17 @@ pub struct RemoteRunner {
     pub labels: Vec<String>,
 }
 
+/// A runner application that GitHub offers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Download {
+    /// Where it is.
+    pub url: String,
+    /// What the archive is called.
+    pub filename: String,
+    /// The archive's SHA-256 in hexadecimal; none when GitHub did not tell.
+    pub sha256: Option<String>,
+}
+
 /// How a removal went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deregistered {

@@ -3,7 +3,7 @@
 use crate::id::{DeliveryId, JobId, RunnerGroupId, RunnerId, RunnerName};
 use crate::model::delivery::JobEvent;
 pub use crate::model::remote::{
-    Access, Deregistered, GitHubError, Reach, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
+    Access, Deregistered, Download, GitHubError, Reach, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
 };
 use crate::model::secret::Secret;
 use crate::model::settings::{Arch, GroupSettings, Os, Scope};
@@ -46,8 +46,8 @@ pub trait GitHub: Send + Sync + 'static {
     /// Removes a registration. Idempotent: an absent one is [`Deregistered::Absent`].
     async fn delete_runner(&self, scope: &Scope, id: RunnerId) -> Result<Deregistered, GitHubError>;
 
-    /// Address of the newest runner application for this system, kept for an hour.
-    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<String, GitHubError>;
+    /// The newest runner application for this system, kept for an hour.
+    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<Download, GitHubError>;
 }
 
 /// What GitHub remembers of jobs and of the deliveries it sent: the way to jobs whose webhooks never came. Every call

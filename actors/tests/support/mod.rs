@@ -23,7 +23,9 @@ use actors::model::runner::Runner;
 use actors::model::secret::Secret;
 use actors::model::settings::{Arch, BackendLimits, GroupSettings, Os, Scope};
 use actors::port::backend::{Instance, InstanceSpec, InstanceStatus, Metadata, Owner};
-use actors::port::github::{Deregistered, JitRequest, Registration, RemoteRunner, RunnerGroup, RunnerGroupRemoval};
+use actors::port::github::{
+    Deregistered, Download, JitRequest, Registration, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
+};
 use actors::port::store::*;
 use actors::port::*;
 use async_trait::async_trait;
@@ -268,8 +270,8 @@ impl GitHub for Earth {
         Ok(Deregistered::Removed)
     }
 
-    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<String, GitHubError> {
-        Ok(String::new())
+    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<Download, GitHubError> {
+        Ok(Download::default())
     }
 }
 
@@ -451,6 +453,18 @@ impl Store for Earth {
 
     async fn runners(&self, _: &RunnerFilter) -> Result<Vec<Runner>, StoreError> {
         Ok(self.things().runners.values().cloned().collect())
+    }
+
+    async fn keep_sealed(&self, _: Sealed) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn sealed(&self, _: &str) -> Result<Option<Sealed>, StoreError> {
+        Ok(None)
+    }
+
+    async fn forget_sealed(&self, _: &RunnerName) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn prune(&self, _: Horizon) -> Result<u64, StoreError> {

@@ -18,7 +18,9 @@ use actors::model::job::Job;
 use actors::model::runner::Runner;
 use actors::model::settings::{Arch, GroupSettings, Os, Scope};
 use actors::port::backend::{Instance, InstanceSpec, Metadata, Owner};
-use actors::port::github::{Deregistered, JitRequest, Registration, RemoteRunner, RunnerGroup, RunnerGroupRemoval};
+use actors::port::github::{
+    Deregistered, Download, JitRequest, Registration, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
+};
 use actors::port::replicas::{LEASE, Notice, Report, Roster};
 use actors::port::store::*;
 use actors::port::*;
@@ -257,7 +259,7 @@ impl GitHub for Site {
         self.earth.delete_runner(scope, id).await
     }
 
-    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<String, GitHubError> {
+    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<Download, GitHubError> {
         self.note("runner_download", scope);
         self.earth.runner_download(scope, os, arch).await
     }
@@ -359,6 +361,18 @@ impl Store for Site {
 
     async fn runners(&self, filter: &RunnerFilter) -> Result<Vec<Runner>, StoreError> {
         self.earth.runners(filter).await
+    }
+
+    async fn keep_sealed(&self, sealed: Sealed) -> Result<(), StoreError> {
+        self.earth.keep_sealed(sealed).await
+    }
+
+    async fn sealed(&self, key: &str) -> Result<Option<Sealed>, StoreError> {
+        self.earth.sealed(key).await
+    }
+
+    async fn forget_sealed(&self, runner: &RunnerName) -> Result<(), StoreError> {
+        self.earth.forget_sealed(runner).await
     }
 
     async fn prune(&self, before: Horizon) -> Result<u64, StoreError> {

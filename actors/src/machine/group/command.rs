@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{Effect, Group};
 use crate::id::RunnerName;
 use crate::machine::runner::Event;
+use crate::model::report::InstanceReport;
 use crate::model::runner::{DeleteReason, RunnerState};
 
 /// Why a request of an operator is not carried out.
@@ -98,5 +99,16 @@ impl Group {
         }
         let event = Event::Remove { reason: DeleteReason::Requested, force };
         Ok(vec![Effect::Tell(name.clone(), event)])
+    }
+
+    /// Passes on what the instance of a runner says of itself.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there is none of that name.
+    pub fn instance_report(&self, name: &RunnerName, report: InstanceReport) -> Result<Vec<Effect>, Refusal> {
+        if self.fleet.get(name).is_none() {
+            return Err(Refusal::NoRunner(name.clone()));
+        }
+        Ok(vec![Effect::Tell(name.clone(), Event::Reported(report))])
     }
 }
