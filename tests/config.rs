@@ -515,3 +515,21 @@ fn values_of_backends_that_are_not_available_are_checked() {
     let config = config::load(Some(&example("backends.yaml")), &none).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(config.unavailable_backends().unwrap().iter().count(), 6);
 }
+
+#[test]
+fn fallback_backends_follow_in_order_each_with_a_name_of_its_own() {
+    let text = format!(
+        "{HEAD}runner_groups:\n- {{name: g, organization: o, labels: [], backend: {{name: base}}, fallback_backends: [{{name: \
+         process, instance_config: {{command: [a]}}, max_concurrency: 2}}, {{name: base}}, {{name: base, breaker_failures: 1}}]}}\n"
+    );
+    let config = config::parse(&text, "test.yaml", &none).unwrap();
+    let settings = &config.groups[0].settings;
+    let names: Vec<&str> = settings.backends.iter().map(|limits| limits.name.as_str()).collect();
+    assert_eq!(names, ["base", "process", "base-2", "base-3"]);
+    assert_eq!((settings.backends[1].max_concurrency, settings.backends[3].breaker_failures), (2, 1));
+    let kinds: Vec<&str> = config.groups[0].backends.iter().map(BackendSettings::name).collect();
+    assert_eq!(kinds, ["base", "process", "base", "base"]);
+    let later = text.replace("{name: base},", "{name: gcloud, config: {project_id: p, zone: z}},");
+    let later = config::parse(&later, "test.yaml", &none).unwrap();
+    assert!(later.unavailable_backends().unwrap().to_string().contains("fallback_backends[1].name"));
+}

@@ -85,6 +85,8 @@ fn runner(name: &str, state: RunnerState, at: Timestamp) -> Runner {
         group: group("octo-linux"),
         attempt: Attempt(1),
         backend: "base".into(),
+        fallbacks: vec![],
+        tried: vec![],
         state,
         since: at,
         created_at: at,

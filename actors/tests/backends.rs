@@ -173,7 +173,7 @@ async fn an_instance_that_dies_at_boot_is_replaced() {
     let manager = start(&earth, group(1, &["only"]), &[&only]).await;
     let mut jobs = Jobs::default();
     jobs.queue(&manager, "octo", 1).await;
-    until("it is there", || only.instances() == 1).await;
+    until("it is there", || earth.things().instances.len() == 1).await;
     only.all_die();
     until("it is replaced", || only.created_at().len() == 2).await;
     carry(&earth, &manager, &mut jobs, 1).await;

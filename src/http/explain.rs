@@ -101,6 +101,9 @@ fn queued(situation: &Situation<'_>) -> String {
             error.unwrap_or_default()
         );
     }
+    if let Some(answer) = left_alone(situation, settings) {
+        return answer;
+    }
     if let Some(until) = snapshot.not_before.filter(|until| until > now) {
         let error = match &snapshot.last_error {
             Some(error) => format!(": {}", error.text.trim_end_matches('.')),
@@ -111,9 +114,6 @@ fn queued(situation: &Situation<'_>) -> String {
             n => format!("the last {n} attempts to start a runner failed"),
         };
         return format!("Group {group} tries again in {}, because {tries}{error}; {line}.", age(*now, until));
-    }
-    if let Some(answer) = left_alone(situation, settings) {
-        return answer;
     }
     let existing: u32 = existing(&situation.runners);
     if existing >= settings.max {

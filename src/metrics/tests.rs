@@ -32,6 +32,7 @@ fn everything(metrics: &Metrics, group: &GroupName) {
         Observation::RunnerDeleted { group, reason: DeleteReason::Completed },
         Observation::Leak { group, side: "instance" },
         Observation::BackendCall { backend: "base", operation: "create", outcome: "ok", took },
+        Observation::Breaker { group, backend: "base", open: true },
         Observation::GitHubCall { operation: "list_runners", outcome: "ok" },
         Observation::RateLimit { credential: "token", resource: "core", remaining: 4999 },
         Observation::FoundWithoutWebhook { by: "listing" },
@@ -73,7 +74,7 @@ fn every_metric_of_the_specification_is_there_under_its_name_and_labels() {
         r#"leaks_total{group="octo",side="instance"} 1"#,
         r#"backend_requests_total{backend="base",operation="create",outcome="ok"} 1"#,
         r#"backend_request_duration_seconds_count{backend="base",operation="create"} 1"#,
-        r#"backend_breaker_open{backend="base"} 0"#,
+        r#"backend_breaker_open{backend="base"} 1"#,
         r#"github_requests_total{operation="list_runners",outcome="ok"} 1"#,
         r#"github_rate_limit_remaining{credential="token",resource="core"} 4999"#,
         r#"store_operation_duration_seconds_count{operation="record"} 1"#,
@@ -122,4 +123,17 @@ fn demand_has_no_age_without_a_job() {
     }
     metrics.observe(&observation);
     assert!(metrics.render().contains("runner_manager_demand_oldest_seconds{group=\"octo\"} 0\n"));
+}
+
+#[test]
+fn a_backends_breaker_counts_the_groups_that_leave_it_alone() {
+    let metrics = Metrics::new().unwrap();
+    let (a, b) = (group("a"), group("b"));
+    let shows = |n: u32| metrics.render().contains(&format!("backend_breaker_open{{backend=\"aws\"}} {n}\n"));
+    for (group, open, expected) in [(&a, true, 1), (&b, false, 1), (&b, true, 2), (&a, false, 1), (&a, true, 2)] {
+        metrics.observe(&Observation::Breaker { group, backend: "aws", open });
+        assert!(shows(expected), "{group} {open}");
+    }
+    metrics.observe(&Observation::GroupStopped { group: &b });
+    assert!(shows(1));
 }

@@ -181,7 +181,8 @@ fn bad_inputs() -> Vec<BadInput> {
         ("restricted to an empty list", one("restricted_to_workflows: true\nselected_workflows: []")),
         ("schedules", one("schedules: [{cron: '0 7 * * 1-5', duration: 12h, min: 5}]")),
         ("schedules of another shape", one("schedules: [{cron: '0 7 * * 1-5', durration: 12h}]")),
-        ("fallback backends", one("fallback_backends: [{name: base}]")),
+        ("a fallback that is wrong", one("fallback_backends: [{name: base}, {name: process}, {name: aws, x: 1}]")),
+        ("breaker that never opens", backend("{name: base, breaker_failures: 0, breaker_wait: 0s}")),
         ("same name twice", two("name: a, organization: o, labels: []", "name: a, organization: p, labels: []")),
         (
             "names of the same runners",

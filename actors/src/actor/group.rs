@@ -1,5 +1,6 @@
 //! The actor of one group: reads its inbox, feeds its state machine, owns the actors of its runners.
 
+mod outside;
 mod saving;
 
 use std::collections::{HashMap, HashSet};
@@ -17,9 +18,9 @@ use crate::actor::effect::{Interpreter, World};
 use crate::actor::restarts::Restarts;
 use crate::actor::runner::{Args as RunnerArgs, LONGEST_SLEEP, Msg as RunnerMsg, RunnerActor, SAVE_RETRY, until};
 use crate::id::{FencingToken, GroupName, JobId, ManagerName, RunnerName};
-use crate::machine::group::{Effect, Group, Note, Refusal};
+use crate::machine::group::{Effect, Group, Refusal};
 use crate::machine::health::Listing;
-use crate::model::delivery::{JobEvent, RepositoryRef};
+use crate::model::delivery::JobEvent;
 use crate::model::group::BreakerState;
 use crate::model::runner::{Runner, RunnerState};
 use crate::model::settings::GroupSettings;
@@ -495,77 +496,6 @@ impl State {
         self.carry_out(myself, effects).await;
     }
 
-    fn healthcheck(&mut self, myself: &ActorRef<GroupMsg>) {
-        let Some(running) = &mut self.running else { return };
-        if std::mem::replace(&mut running.listing, true) || self.args.world.stopping.is_cancelled() {
-            return;
-        }
-        let (interpreter, actor) = (Arc::clone(&self.interpreter), myself.clone());
-        self.task(async move {
-            let listing = interpreter.list().await;
-            let _ = actor.cast(GroupMsg::Listed(listing));
-        });
-    }
-
-    fn probe(&self, myself: &ActorRef<GroupMsg>, backend: String) {
-        let (interpreter, actor) = (Arc::clone(&self.interpreter), myself.clone());
-        self.task(async move {
-            let answer = interpreter.probe(&backend).await;
-            let _ = actor.cast(GroupMsg::Probed(backend, answer));
-        });
-    }
-
-    async fn probed(&mut self, myself: &ActorRef<GroupMsg>, backend: &str, answer: Result<(), String>) {
-        let now = self.now();
-        let Some(running) = &mut self.running else { return };
-        let effects = running.group.probed(backend, answer, now);
-        self.carry_out(myself, effects).await;
-    }
-
-    fn verify(&self, myself: &ActorRef<GroupMsg>, job: JobId, repository: RepositoryRef) {
-        let (interpreter, actor) = (Arc::clone(&self.interpreter), myself.clone());
-        self.task(async move {
-            let answer = interpreter.verify(job, repository).await;
-            let _ = actor.cast(GroupMsg::Verified(job, answer));
-        });
-    }
-
-    async fn verified(
-        &mut self,
-        myself: &ActorRef<GroupMsg>,
-        job: JobId,
-        answer: Result<Option<JobEvent>, GitHubError>,
-    ) {
-        let now = self.now();
-        let Some(running) = &mut self.running else { return };
-        if let Err(error) = &answer {
-            tracing::warn!(group = %self.args.settings.name, %job, %error, "cannot ask GitHub about a job that waits for long");
-        }
-        let effects = running.group.verified(job, answer, now);
-        self.carry_out(myself, effects).await;
-    }
-
-    fn note(&self, note: Note) {
-        let group = self.name();
-        let observation = match &note {
-            Note::Taken(waited) => Observation::JobTaken { group, waited: *waited },
-            Note::Finished(conclusion, ran) => {
-                Observation::JobFinished { group, conclusion: known_conclusion(conclusion), ran: *ran }
-            }
-            Note::Found => Observation::FoundWithoutWebhook { by: "question" },
-            Note::Leak(side) => Observation::Leak { group, side },
-            Note::BreakerOpened(backend, until, error) => {
-                tracing::warn!(%group, backend, %until, error, "backend is left alone after failures in a row");
-                return;
-            }
-            Note::BreakerClosed(backend) => {
-                tracing::info!(%group, backend, "backend works again");
-                return;
-            }
-        };
-        self.args.world.observer.observe(&observation);
-    }
-
     /// After a change: save it, set the timer, and show it to whoever looks.
     fn settle(&mut self, myself: &ActorRef<GroupMsg>) {
         self.flush(myself);
@@ -604,12 +534,4 @@ impl State {
             inbox_depth: u32::from(running.reading),
         });
     }
-}
-
-/// GitHub's conclusions, so that a label of a metric stays bounded whatever a webhook says.
-fn known_conclusion(conclusion: &str) -> &'static str {
-    ["success", "failure", "skipped", "cancelled", "action_required", "neutral", "timed_out"]
-        .into_iter()
-        .find(|known| *known == conclusion)
-        .unwrap_or("other")
 }

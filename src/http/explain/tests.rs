@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use actors::id::{Attempt, JobId, RepositoryId, RunnerId, RunnerName};
 use actors::model::delivery::{JobFacts, RepositoryRef, RunnerRef};
-use actors::model::group::LastError;
+use actors::model::group::{Breaker, LastError};
 use actors::model::job::TimelineEntry;
-use actors::model::settings::Scope;
+use actors::model::settings::{BackendLimits, Scope};
 
 use super::*;
 
@@ -139,6 +139,39 @@ fn a_job_held_by_back_off_learns_the_error_and_the_time() {
     assert_eq!(
         answer(&situation),
         "Group octo is drained and creates no runners until it is resumed; 1 job is ahead of it."
+    );
+}
+
+#[test]
+fn a_job_whose_groups_backends_all_fail_learns_which_comes_first_and_when() {
+    let job = job(JobStatus::Queued);
+    let mut settings = settings();
+    settings.backends = vec![BackendLimits::new("aws"), BackendLimits::new("docker")];
+    let breaker = |until| Breaker {
+        failures: 5,
+        opened: 1,
+        state: BreakerState::Open { until },
+        error: LastError { at: at(99), text: "no capacity: none in this zone.".into() },
+    };
+    let mut snapshot = GroupSnapshot { failures: 5, not_before: Some(at(103)), ..GroupSnapshot::default() };
+    snapshot.breakers.insert("aws".into(), breaker(at(170)));
+    let ask = |snapshot: &GroupSnapshot| {
+        answer(&Situation {
+            job: &job,
+            group: Some((&settings, &Health::Running)),
+            snapshot,
+            runners: fleet(&[]),
+            ahead: 0,
+            requested: None,
+            now: at(100),
+        })
+    };
+    assert!(ask(&snapshot).starts_with("Group octo tries again in 3 s"), "{}", ask(&snapshot));
+    snapshot.breakers.insert("docker".into(), breaker(at(130)));
+    assert_eq!(
+        ask(&snapshot),
+        "Group octo leaves backend docker alone for 30 s after 5 failures in a row: no capacity: none in this zone; \
+         no job is ahead of it."
     );
 }
 

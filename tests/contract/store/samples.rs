@@ -94,6 +94,8 @@ pub fn runner(group: &GroupName, suffix: u64, state: RunnerState, seconds: i64) 
         group: group.clone(),
         attempt: Attempt(2),
         backend: "docker".to_owned(),
+        fallbacks: vec![],
+        tried: vec![],
         state,
         since: at(seconds),
         created_at: at(0),
@@ -133,6 +135,7 @@ pub fn snapshot(cursor: Cursor) -> GroupSnapshot {
         last_error: Some(LastError { at: at(1), text: "create failed: quota".to_owned() }),
         last_healthcheck: Some(Healthcheck { at: at(2), registered: Some(3), instances: None, repairs: 1 }),
         unsettled: BTreeMap::from([(group("octo-linux").runner_name(4), JobNews { job: JobId(4), completed: true })]),
+        breakers: BTreeMap::new(),
     }
 }
 
