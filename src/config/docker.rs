@@ -303,11 +303,12 @@ fn volume(text: &str) -> bool {
         name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
     };
-    let words =
-        |options: &str| options.split(',').all(|word| word.bytes().all(|b| b.is_ascii_alphabetic()) && word != "");
+    let words = |options: &str| {
+        options.split(',').all(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphabetic()))
+    };
     (host.starts_with('/') || named(host))
         && container.starts_with('/')
-        && container.trim_matches('/') != ""
+        && !container.trim_matches('/').is_empty()
         && options.is_none_or(words)
 }
 
