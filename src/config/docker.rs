@@ -288,7 +288,10 @@ fn url(text: &str) -> Option<Url> {
         "unix" => (!rest.trim_matches('/').is_empty()).then(|| Url::Unix(Path::new("/").join(rest))),
         "tcp" | "http" | "https" => {
             let authority: Authority = rest.strip_suffix('/').unwrap_or(rest).parse().ok()?;
-            (!authority.host().is_empty()).then_some(Url::Tcp(authority, scheme == "https"))
+            let host = authority.host();
+            // What comes after the host must be a port.
+            let whole = authority.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+            (!host.is_empty() && authority.as_str() == whole).then_some(Url::Tcp(authority, scheme == "https"))
         }
         _ => None,
     }
