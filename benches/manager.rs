@@ -41,8 +41,20 @@ struct Steady(Duration);
 
 #[async_trait]
 impl GitHub for Steady {
-    async fn ensure_runner_group(&self, _: &GroupSettings) -> Result<RunnerGroupId, GitHubError> {
-        Ok(RunnerGroupId(1))
+    async fn ensure_runner_group(
+        &self,
+        _: &GroupSettings,
+        _: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroup, GitHubError> {
+        Ok(RunnerGroup::in_step(RunnerGroupId(1)))
+    }
+
+    async fn delete_runner_group(
+        &self,
+        _: &GroupSettings,
+        _: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroupRemoval, GitHubError> {
+        Ok(RunnerGroupRemoval::Absent)
     }
 
     async fn generate_jit_config(&self, _: &JitRequest) -> Result<Registration, GitHubError> {
@@ -64,8 +76,8 @@ impl GitHub for Steady {
         Ok(Deregistered::Absent)
     }
 
-    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<String, GitHubError> {
-        Ok(String::new())
+    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<Download, GitHubError> {
+        Ok(Download::default())
     }
 }
 

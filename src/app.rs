@@ -16,7 +16,7 @@ use actors::id::ReplicaId;
 use actors::port::backend::Owner;
 use actors::port::github::RepositoryName;
 use actors::port::store::Horizon;
-use actors::port::{Backend, Clock, Observer, Store};
+use actors::port::{Backend, Boot, Clock, Observer, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +32,7 @@ use crate::{config, http};
 
 mod credentials;
 mod docker;
+mod external;
 pub mod online;
 mod store;
 
@@ -86,7 +87,8 @@ impl App {
         let first = accesses.first()?;
         let records = accesses.records(&config)?;
 
-        let groups = config.groups.iter().map(|group| group_spec(&config, group, &accesses));
+        let boot = external::boot(&config, &store, &clock);
+        let groups = config.groups.iter().map(|group| group_spec(&config, group, &accesses, boot.as_ref()));
         let groups: Vec<GroupSpec> = groups.collect::<Result<_, StartError>>()?;
         let directory = Directory::new(groups.iter().map(|group| Arc::clone(&group.settings)));
         let front = Front {
@@ -114,7 +116,8 @@ impl App {
             repositories: config.reconcile_repositories.iter().map(repository).collect(),
             interval: config.reconcile_interval,
         });
-        let front = http_service(&config, front, metrics, accesses, listener, id.as_ref().map(|id| id.id().clone()))?;
+        let replica = id.as_ref().map(|id| id.id().clone());
+        let front = http_service(&config, front, metrics, accesses, boot, listener, replica)?;
         let spec = SystemSpec {
             manager: config.name.clone(),
             world,
@@ -170,9 +173,14 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     Ok(listener)
 }
 
-fn group_spec(config: &Config, group: &GroupConfig, accesses: &Accesses) -> Result<GroupSpec, StartError> {
+fn group_spec(
+    config: &Config,
+    group: &GroupConfig,
+    accesses: &Accesses,
+    boot: Option<&Arc<dyn Boot>>,
+) -> Result<GroupSpec, StartError> {
     let listings = Some(Arc::clone(&accesses.get(&group.github_credential)?.listings));
-    let backends = group.backends.iter().map(|settings| backend(config, group, settings)).collect();
+    let backends = group.backends.iter().map(|settings| backend(config, group, settings, boot)).collect();
     Ok(GroupSpec { settings: Arc::new(group.settings.clone()), backends, listings })
 }
 
@@ -180,7 +188,12 @@ fn repository((owner, name): &(String, String)) -> RepositoryName {
     RepositoryName { owner: owner.clone(), name: name.clone() }
 }
 
-fn backend(config: &Config, group: &GroupConfig, settings: &BackendSettings) -> Arc<dyn Backend> {
+fn backend(
+    config: &Config,
+    group: &GroupConfig,
+    settings: &BackendSettings,
+    boot: Option<&Arc<dyn Boot>>,
+) -> Arc<dyn Backend> {
     let owner = Owner { manager: config.name.clone(), group: group.settings.name.clone() };
     match settings {
         BackendSettings::Process { command, working_dir, env, stop_grace } => {
@@ -193,6 +206,7 @@ fn backend(config: &Config, group: &GroupConfig, settings: &BackendSettings) -> 
             Arc::new(process::Process::new(settings, config.data_dir.join("process"), owner))
         }
         BackendSettings::Docker(settings) => docker::backend(settings, owner),
+        BackendSettings::External(settings) => external::backend(config, group, settings, owner, boot),
         // Refused before: `App::start` looks at `unavailable_backends` first.
         BackendSettings::Base | BackendSettings::Unavailable { .. } => Arc::new(base::Base::new(owner)),
     }
@@ -203,6 +217,7 @@ fn http_service(
     front: Front,
     metrics: Arc<Metrics>,
     accesses: Accesses,
+    boot: Option<Arc<dyn Boot>>,
     listener: TcpListener,
     replica: Option<ReplicaId>,
 ) -> Result<Service, StartError> {
@@ -234,6 +249,7 @@ fn http_service(
             metrics_public: config.metrics_public,
             render_metrics: Arc::new(move || metrics.render()),
             github_budgets: Arc::new(move || accesses.budgets()),
+            boot,
             version: env!("CARGO_PKG_VERSION"),
             replica,
             limits: limits(),

@@ -226,6 +226,14 @@ fn backend(backend: &BackendSettings) -> String {
             }
             text
         }
+        BackendSettings::External(external) => format!(
+            "external: {} {}, image {}, flavor {}, killed after {}",
+            external.provider_executable.display(),
+            external.interface_version.as_str(),
+            external.image,
+            external.flavor,
+            show(external.exec_timeout)
+        ),
         BackendSettings::Unavailable { name } => format!("{name}: NOT available in this version"),
     }
 }
@@ -248,6 +256,11 @@ pub fn warnings(config: &Config) -> Vec<String> {
         if key.key.expose().len() < SECRET_MIN {
             warnings.push(format!("the API key {:?} is shorter than {SECRET_MIN} characters", key.name));
         }
+    }
+    if config.external_url.as_deref().is_some_and(insecure) {
+        warnings.push(
+            "external_url is not HTTPS: the tokens and configs of instances cross the network unencrypted".to_owned(),
+        );
     }
     for credential in &config.github_credentials {
         if insecure(&credential.base_url) {

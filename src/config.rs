@@ -19,6 +19,7 @@ mod docker;
 pub(crate) mod duration;
 mod env;
 mod error;
+mod external;
 mod groups;
 mod keys;
 mod read;
@@ -45,6 +46,7 @@ pub use backend::BackendSettings;
 pub use docker::{DockerEndpoint, DockerSettings, Pull};
 pub use env::{Environment, config_file, process_environment};
 pub use error::{ConfigError, ConfigErrors, Place};
+pub use external::{ExternalSettings, InterfaceVersion};
 pub use redis_keys::{ClientCertificate, RedisConfig};
 pub use redis_url::{RedisLogin, RedisNode, RedisTopology, RedisUrl};
 pub use schema::schema;
@@ -63,6 +65,8 @@ pub struct Config {
     pub name: ManagerName,
     /// Address of the HTTP server. Default 127.0.0.1:8000.
     pub listen: SocketAddr,
+    /// Where instances reach the HTTP server, without a slash at the end; there when a group's backend needs it.
+    pub external_url: Option<String>,
     /// Least important messages that are logged. Default INFO.
     pub log_level: LogLevel,
     /// How log lines look. Default text.

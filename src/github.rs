@@ -23,7 +23,9 @@ use std::time::Duration;
 use actors::id::{RunnerGroupId, RunnerId, RunnerName};
 use actors::model::secret::Secret;
 use actors::model::settings::{Arch, GroupSettings, Os, Scope};
-use actors::port::github::{Budget, Deregistered, JitRequest, Registration, RemoteRunner};
+use actors::port::github::{
+    Budget, Deregistered, Download, JitRequest, Registration, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
+};
 use actors::port::{GitHub, GitHubError, Observer};
 use async_trait::async_trait;
 use http::Method;
@@ -142,6 +144,7 @@ pub struct Client {
     rest: Rest,
     repositories: records::Repositories,
     downloads: Mutex<HashMap<Scope, Arc<SingleFlight<Downloads>>>>,
+    runner_groups: runner_group::RunnerGroups,
     without_groups: Mutex<HashSet<Scope>>,
 }
 
@@ -163,6 +166,7 @@ impl Client {
             rest: Rest { transport, auth },
             repositories: records::Repositories::default(),
             downloads: Mutex::default(),
+            runner_groups: runner_group::RunnerGroups::default(),
             without_groups: Mutex::default(),
         })
     }
@@ -188,12 +192,24 @@ impl Client {
 
 #[async_trait]
 impl GitHub for Client {
-    async fn ensure_runner_group(&self, group: &GroupSettings) -> Result<RunnerGroupId, GitHubError> {
-        let id = runner_group::ensure(&self.rest, group).await?;
-        if id.is_none() {
+    async fn ensure_runner_group(
+        &self,
+        group: &GroupSettings,
+        last: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroup, GitHubError> {
+        let joined = self.runner_groups.ensure(&self.rest, group, last).await?;
+        if joined.id == runner_group::DEFAULT && !matches!(group.scope, Scope::Repository { .. }) {
             self.warn_once(&group.scope);
         }
-        Ok(id.unwrap_or(runner_group::DEFAULT))
+        Ok(joined)
+    }
+
+    async fn delete_runner_group(
+        &self,
+        group: &GroupSettings,
+        last: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroupRemoval, GitHubError> {
+        self.runner_groups.delete(&self.rest, group, last).await
     }
 
     async fn generate_jit_config(&self, request: &JitRequest) -> Result<Registration, GitHubError> {
@@ -204,7 +220,12 @@ impl GitHub for Client {
             labels: &request.labels,
             work_folder: WORK_FOLDER,
         };
-        let answer = self.rest.send(&about, Method::POST, "/actions/runners/generate-jitconfig", &body).await?;
+        let answer = self.rest.send(&about, Method::POST, "/actions/runners/generate-jitconfig", &body).await;
+        if let Err(GitHubError::NotFound(_)) = answer {
+            // Its runner group may be gone.
+            self.runner_groups.forget(&request.scope).await;
+        }
+        let answer = answer?;
         let config: wire::JitConfig = answer.json()?;
         if config.encoded_jit_config.expose().is_empty() {
             return Err(GitHubError::Unknown(format!("{} with an empty JIT config", answer.describe())));
@@ -246,7 +267,7 @@ impl GitHub for Client {
         })
     }
 
-    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<String, GitHubError> {
+    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<Download, GitHubError> {
         let fetch = async |_| {
             let about = Scoped { operation: "runner_download", scope };
             let offered = self.rest.get(&about, "/actions/runners/downloads").await?.json()?;
@@ -257,7 +278,12 @@ impl GitHub for Client {
         let (os, arch) = (os.download_name(), arch.label());
         let mut offered = downloads.offered.iter();
         let found = offered.find(|offered| offered.os == os && offered.architecture == arch);
-        found.map(|found| found.download_url.clone()).ok_or_else(|| {
+        let download = |found: &wire::Download| Download {
+            url: found.download_url.clone(),
+            filename: found.filename.clone(),
+            sha256: found.sha256_checksum.clone(),
+        };
+        found.map(download).ok_or_else(|| {
             let offered = downloads.offered.iter().map(|offered| format!("{}/{}", offered.os, offered.architecture));
             let offered = offered.collect::<Vec<_>>().join(", ");
             GitHubError::Invalid(format!("GitHub offers no runner for {os}/{arch} in {scope}, but for {offered}"))

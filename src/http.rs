@@ -6,6 +6,7 @@
 mod admin;
 pub mod auth;
 mod body;
+mod boot;
 mod explain;
 mod front;
 mod health;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use actors::id::ReplicaId;
 use actors::model::secret::Secret;
+use actors::port::Boot;
 use actors::port::github::Budget;
 
 pub use auth::{ApiKey, Role};
@@ -39,6 +41,8 @@ pub struct Settings {
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// What may still be asked of GitHub, for each credential.
     pub github_budgets: Arc<dyn Fn() -> Vec<Budget> + Send + Sync>,
+    /// Tokens of instances on their way; none: instances are served nothing.
+    pub boot: Option<Arc<dyn Boot>>,
     /// Version of the program.
     pub version: &'static str,
     /// This replica; none: it shares the groups with nobody.

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod backend;
+pub mod boot;
 pub mod check;
 pub mod cli;
 pub mod clock;
@@ -12,5 +13,6 @@ pub mod github;
 pub mod http;
 pub mod memory;
 pub mod metrics;
+pub mod startup;
 pub mod store;
 pub mod telemetry;

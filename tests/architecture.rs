@@ -56,10 +56,12 @@ const WORLD: &[(&str, &[&str], &[&str])] = &[
     ("commands", &["app", "check", "cli", "config", "demo", "telemetry"], &[]),
     ("check", &["config"], &["id", "model", "port"]),
     ("config", &[], &["id", "model", "port"]),
-    ("backend", &[], &["id", "model", "port"]),
+    ("backend", &["startup"], &["id", "model", "port"]),
+    ("boot", &["startup"], &["id", "model", "port"]),
     ("github", &[], &["id", "model", "port"]),
     ("http", &[], &["id", "model", "port", "actor"]),
     ("metrics", &[], &["id", "model", "port"]),
+    ("startup", &[], &[]),
     ("store", &[], &["id", "model", "port"]),
     ("telemetry", &[], &["id", "model", "port"]),
 ];

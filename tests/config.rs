@@ -72,8 +72,16 @@ fn a_configuration_can_be_shared_between_threads() {
 
 #[test]
 fn every_example_loads() {
-    for name in ["minimal.yaml", "base.yaml", "process.yaml", "docker.yaml", "redis.yaml", "replicas.yaml", "full.yaml"]
-    {
+    for name in [
+        "minimal.yaml",
+        "base.yaml",
+        "process.yaml",
+        "docker.yaml",
+        "external.yaml",
+        "redis.yaml",
+        "replicas.yaml",
+        "full.yaml",
+    ] {
         let config = config::load(Some(&example(name)), &none).unwrap_or_else(|error| panic!("{name}:\n{error}"));
         assert!(config.unavailable_backends().is_none(), "{name}");
         assert!(!config.groups.is_empty(), "{name}");
@@ -86,6 +94,7 @@ fn every_example_loads() {
         "backends.yaml",
         "base.yaml",
         "docker.yaml",
+        "external.yaml",
         "full.yaml",
         "minimal.yaml",
         "process.yaml",
@@ -121,7 +130,7 @@ fn a_file_of_the_python_original_is_accepted_and_what_is_missing_is_said() {
     assert_eq!(names, (2..7).map(|i| format!("runner_groups[{i}].backend.name")).collect::<Vec<_>>());
     assert_eq!(
         unavailable.iter().next().unwrap().message,
-        "found \"gcloud\", a backend that is not available in this version, expected one of base, process, docker"
+        "found \"gcloud\", a backend that is not available in this version, expected one of base, process, docker, external"
     );
     assert!(matches!(unavailable.iter().next().unwrap().place, config::Place::File { line: 55, column: 11, .. }));
 }
@@ -532,4 +541,65 @@ fn fallback_backends_follow_in_order_each_with_a_name_of_its_own() {
     let later = text.replace("{name: base},", "{name: gcloud, config: {project_id: p, zone: z}},");
     let later = config::parse(&later, "test.yaml", &none).unwrap();
     assert!(later.unavailable_backends().unwrap().to_string().contains("fallback_backends[1].name"));
+}
+
+/// A group with the backend external, with these lines instead of what is right.
+fn external(top: &str, config: &str, instance: &str) -> String {
+    format!(
+        "{top}\n{}",
+        group(&format!(
+            "organization: o\nbackend:\n  name: external\n  config: {config}\n  instance_config: {instance}"
+        ))
+    )
+}
+
+const PROVIDER: &str = "{provider_executable: /p, provider_config_file: /c}";
+const IMAGE: &str = "{image: i, flavor: f}";
+
+#[test]
+fn an_external_provider_is_read_with_its_defaults_and_all_it_can_have() {
+    let url = "external_url: https://runners.example.org/base/";
+    let plain = parse(&external(url, PROVIDER, IMAGE)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(plain.external_url.as_deref(), Some("https://runners.example.org/base"));
+    let BackendSettings::External(settings) = &plain.groups[0].backends[0] else { panic!("{plain:?}") };
+    assert_eq!(settings.interface_version, config::InterfaceVersion::V010);
+    assert_eq!(settings.exec_timeout, Duration::from_secs(300));
+    assert!(settings.extra_specs.is_none() && settings.environment_variables.is_empty());
+    assert_eq!(plain.groups[0].settings.backend(), "external");
+
+    let full = "{provider_executable: /p, provider_config_file: /c, interface_version: v0.1.1, environment_variables: [PATH, AWS_], exec_timeout: 90s}";
+    let specs = "{image: i, flavor: f, extra_specs: {zone: b, size: 20, ratio: 1.5, spot: true, off: no, version: \"22\", none: , list: [1, a], deep: {token: xSECRETx}}}";
+    let full = parse(&external(url, full, specs)).unwrap_or_else(|e| panic!("{e}"));
+    let BackendSettings::External(settings) = &full.groups[0].backends[0] else { panic!("{full:?}") };
+    assert_eq!(settings.interface_version, config::InterfaceVersion::V011);
+    assert_eq!(settings.exec_timeout, Duration::from_secs(90));
+    assert_eq!(settings.environment_variables, ["PATH", "AWS_"]);
+    let expected = serde_json::json!({
+        "zone": "b", "size": 20, "ratio": 1.5, "spot": true, "off": "no", "version": "22", "none": null,
+        "list": [1, "a"], "deep": {"token": "xSECRETx"},
+    });
+    assert_eq!(settings.extra_specs, Some(expected));
+    assert!(!format!("{full:?}{}", check::describe(&full)).contains("xSECRETx"));
+}
+
+#[test]
+fn what_is_wrong_with_an_external_provider_is_said() {
+    let url = "external_url: https://runners.example.org";
+    let wrong = |text: String| parse(&text).unwrap_err().to_string();
+    let relative = wrong(external(url, "{provider_executable: bin/p, provider_config_file: /c}", IMAGE));
+    assert!(relative.contains("config.provider_executable: found the relative path "), "{relative}");
+    let missing = wrong(external(url, "{provider_executable: /p}", "{image: i}"));
+    assert!(missing.contains("provider_config_file") && missing.contains("instance_config.flavor"), "{missing}");
+    let version =
+        wrong(external(url, "{provider_executable: /p, provider_config_file: /c, interface_version: v9}", IMAGE));
+    assert!(version.contains("expected one of v0.1.0, v0.1.1"), "{version}");
+    let nowhere = wrong(external("", PROVIDER, IMAGE));
+    assert!(
+        nowhere.contains("external_url: found no external_url, though instances of group \"octo\" need it"),
+        "{nowhere}"
+    );
+    let no_url = wrong(external("external_url: runners.example.org", PROVIDER, IMAGE));
+    assert!(no_url.contains("external_url: found"), "{no_url}");
+    let insecure = parse(&external("external_url: http://runners.example.org", PROVIDER, IMAGE)).unwrap();
+    assert!(check::warnings(&insecure).iter().any(|warning| warning.starts_with("external_url is not HTTPS")));
 }

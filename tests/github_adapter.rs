@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use actors::id::RunnerId;
 use actors::model::settings::{Arch, Os};
-use actors::port::github::Deregistered;
+use actors::port::github::{Deregistered, RunnerGroup};
 use actors::port::{GitHub, GitHubError};
 use runner_manager::github::{Client, InvalidSettings, Settings};
 use serde_json::{Value, json};
@@ -44,21 +44,34 @@ fn downloads() -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_json(offered)
 }
 
-const OPERATIONS: [&str; 6] =
-    ["ensure_runner_group", "generate_jit_config", "list_runners", "find_runner", "delete_runner", "runner_download"];
+const OPERATIONS: [&str; 7] = [
+    "ensure_runner_group",
+    "delete_runner_group",
+    "generate_jit_config",
+    "list_runners",
+    "find_runner",
+    "delete_runner",
+    "runner_download",
+];
+
+/// What became of a runner group; trouble is an error.
+fn ensured(group: RunnerGroup) -> Result<String, GitHubError> {
+    group.trouble.map_or(Ok(format!("group {}", group.id)), Err)
+}
 
 /// The outcome of one method of the port in a word or two.
 async fn outcome(client: &Client, operation: &str) -> (String, String) {
     let scope = organization();
     let result = match operation {
-        "ensure_runner_group" => client.ensure_runner_group(&group(scope)).await.map(|id| format!("group {id}")),
+        "ensure_runner_group" => client.ensure_runner_group(&group(scope), None).await.and_then(ensured),
+        "delete_runner_group" => client.delete_runner_group(&group(scope), None).await.map(|how| format!("{how:?}")),
         "generate_jit_config" => {
             client.generate_jit_config(&jit_request(scope)).await.map(|registered| format!("runner {}", registered.id))
         }
         "list_runners" => client.list_runners(&scope).await.map(|runners| format!("{} runners", runners.len())),
         "find_runner" => client.find_runner(&scope, &runner_name(1)).await.map(|found| format!("{}", found.is_some())),
         "delete_runner" => client.delete_runner(&scope, RunnerId(23)).await.map(|how| format!("{how:?}")),
-        _ => client.runner_download(&scope, Os::Linux, Arch::X64).await,
+        _ => client.runner_download(&scope, Os::Linux, Arch::X64).await.map(|download| download.url),
     };
     match result {
         Ok(text) => (text, String::new()),
@@ -280,7 +293,9 @@ async fn downloads_are_asked_for_once_and_a_missing_one_says_what_there_is() {
     let client = Arc::new(client(&server.uri()));
     let ask = |os, arch| {
         let client = Arc::clone(&client);
-        tokio::spawn(async move { client.runner_download(&organization(), os, arch).await })
+        tokio::spawn(
+            async move { client.runner_download(&organization(), os, arch).await.map(|download| download.url) },
+        )
     };
     for task in (0..20).map(|_| ask(Os::Linux, Arch::X64)).collect::<Vec<_>>() {
         assert!(task.await.unwrap().unwrap().ends_with("/linux-x64.tar.gz"));

@@ -35,6 +35,8 @@ fn answer(request: &Request) -> (u16, Option<Value>) {
     group["allows_public_repositories"] = json!(path.starts_with("/orgs"));
     let group_exists = !path.contains("empty");
     let body = match (method, last) {
+        ("GET", "runners") if path.contains("runner-groups") => json!({"total_count": 0, "runners": []}),
+        ("GET", "app") => json!({"id": 5}),
         ("GET", "runners") => json!({"total_count": 2, "runners": [runner(2, "foreign")]}),
         ("GET", "runner-groups") if !group_exists => json!({"total_count": 0, "runner_groups": []}),
         ("GET", "runner-groups") => json!({"total_count": 1, "runner_groups": [group]}),
@@ -95,12 +97,14 @@ impl Respond for Answers {
 /// Calls each method of the port for `scope`.
 async fn call_everything(client: &Client, scope: &Scope) {
     let name = runner_name(1);
-    client.ensure_runner_group(&group(scope.clone())).await.unwrap();
+    client.ensure_runner_group(&group(scope.clone()), None).await.unwrap();
     let restricted = match scope {
         Scope::Organization(_) => actors::model::settings::GroupSettings { scope: scope.clone(), ..restricted_group() },
         other => group(other.clone()),
     };
-    client.ensure_runner_group(&restricted).await.unwrap();
+    let group = client.ensure_runner_group(&restricted, None).await.unwrap();
+    assert_eq!(group.trouble, None);
+    client.delete_runner_group(&restricted, None).await.unwrap();
     client.generate_jit_config(&jit_request(scope.clone())).await.unwrap();
     client.list_runners(scope).await.unwrap();
     client.find_runner(scope, &name).await.unwrap();
@@ -158,9 +162,10 @@ async fn every_request_is_one_that_github_describes() {
         validate_request(&spec, method, path, request.url.query(), body.as_ref()).unwrap();
         let (status, answered) = answer(&request);
         // Some are answered with no more than what is read: the simulated GitHub's answers are whole.
-        let brief = ["/installation", "/rate_limit", "/repositories", "/runs", "/jobs", "/hooks"]
-            .iter()
-            .any(|part| path.contains(part));
+        let brief = path == "/repos/octo/app"
+            || ["/installation", "/rate_limit", "/repositories", "/runs", "/jobs", "/hooks"]
+                .iter()
+                .any(|part| path.contains(part));
         if !brief {
             validate_response(&spec, method, path, status, answered.as_ref()).unwrap();
         }
@@ -172,6 +177,11 @@ async fn every_request_is_one_that_github_describes() {
         "PATCH /orgs/octo-org/actions/runner-groups/7",
         "GET /orgs/octo-org/actions/runner-groups/7/repositories",
         "PUT /orgs/octo-org/actions/runner-groups/7/repositories",
+        "GET /orgs/octo-org/actions/runner-groups/7/runners",
+        "DELETE /orgs/octo-org/actions/runner-groups/7",
+        "GET /enterprises/octo-corp/actions/runner-groups/7/runners",
+        "DELETE /enterprises/octo-corp/actions/runner-groups/7",
+        "GET /repos/octo/app",
         "POST /enterprises/empty/actions/runner-groups",
         "PATCH /enterprises/octo-corp/actions/runner-groups/7",
         "POST /repos/octo/app/actions/runners/generate-jitconfig",

@@ -6,7 +6,7 @@ mod service;
 
 use std::time::Duration;
 
-use runner_manager::demo::github::{Fault, JobStatus, Operation, Times};
+use runner_manager::demo::github::{Fault, JobStatus, Operation, RunnerGroup, Times};
 use serde_json::{Value, json};
 use service::Site;
 
@@ -87,5 +87,106 @@ async fn a_health_check_of_ten_groups_beside_a_thousand_runners_costs_at_most_fi
     let calls = site.github.count_requests(Operation::ListRunners);
     println!("a health check of 10 groups beside 1,000 runners: {calls} calls");
     assert!((10..=15).contains(&calls), "{calls}");
+    let (listed, made) =
+        (site.github.count_requests(Operation::ListGroups), site.github.count_requests(Operation::CreateGroup));
+    assert_eq!((listed, made), (1, 10), "one listing for all ten, none of which existed");
+    site.until("they are checked again, once the shared listing is old", async |site| {
+        for n in 0..10 {
+            site.message_to(&format!("octo-{n}"), "healthcheck").await;
+        }
+        site.github.count_requests(Operation::ListRunners) >= 2 * calls
+    })
+    .await;
+    assert_eq!(site.github.count_requests(Operation::ListGroups), 1, "the same listing, less than a minute old");
     assert_eq!(site.github.registered(), 1000, "those of others are left alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_group_that_somebody_changes_renames_or_deletes_is_brought_back_and_deleted_on_request_only() {
+    let mut site = Site::new().await;
+    let config = site.config(3, |config| config["healthcheck_interval"] = json!("1h"));
+    site.start(&config).await;
+    let ours = |site: &Site| site.github.groups().into_iter().find(|group| group.name == "octo-test");
+    site.until("it is made", async |site| ours(site).is_some()).await;
+    let made = ours(&site).unwrap();
+    assert_eq!((made.visibility.as_str(), made.allows_public_repositories), ("all", true));
+    let edit = |site: &Site, change: &dyn Fn(&mut RunnerGroup)| {
+        site.github.edit_groups(|groups| groups.iter_mut().filter(|g| g.id == made.id).for_each(change));
+    };
+    // A listing of runner groups serves for a minute: a registration that is refused forgets it.
+    let run_one = async |site: &Site| {
+        let done = site.done();
+        site.queue(1, Duration::from_millis(50));
+        site.until("a job is done", async |site| site.done() == done + 1).await;
+    };
+    run_one(&site).await;
+
+    site.kill();
+    edit(&site, &|group| (group.visibility, group.allows_public_repositories) = ("private".to_owned(), false));
+    site.start(&config).await;
+    site.until("its rules are back", async |site| ours(site).unwrap().visibility == "all").await;
+    assert!(ours(&site).unwrap().allows_public_repositories);
+    let text = "its visibility was \\\"private\\\"; public repositories were not allowed";
+    let told = async |site: &Site, text: &str| {
+        site.until("the log tells what differed", async |site| site.log().contains(text)).await;
+    };
+    told(&site, text).await;
+
+    site.github.edit_groups(|groups| groups.retain(|group| group.id != made.id));
+    run_one(&site).await;
+    let again = ours(&site).unwrap();
+    assert_ne!(again.id, made.id, "it was made anew, with the registration that met it");
+    told(&site, "there was none of its name, and it was created").await;
+
+    site.github.edit_groups(|groups| {
+        groups.iter_mut().filter(|g| g.id == again.id).for_each(|group| group.name = "theirs".to_owned());
+    });
+    // Something that is not there: the listing is forgotten.
+    site.github.fail(Operation::GenerateJitConfig, Fault::Status(404), Times::Next(1));
+    run_one(&site).await;
+    site.until("it has its name again", async |site| ours(site).is_some_and(|group| group.id == again.id)).await;
+    told(&site, "its name was \\\"theirs\\\"").await;
+
+    let refused = site.message("delete_runner_group").await;
+    assert_eq!((&refused["status"], refused["detail"].to_string().contains("drain it first")), (&json!(409), true));
+    site.message("drain").await;
+    site.until_no_trace().await;
+    site.until("it is deleted", async |site| {
+        let answer = site.message("delete_runner_group").await;
+        answer["message"].as_str().is_some_and(|message| message.contains("is deleted at GitHub"))
+    })
+    .await;
+    assert!(ours(&site).is_none());
+    let checked = async |site: &Site| site.api("/groups/octo-test").await["last_healthcheck"]["at"].clone();
+    let before = checked(&site).await;
+    site.message("healthcheck").await;
+    site.until("a health check", async |site| checked(site).await != before).await;
+    assert!(ours(&site).is_none(), "a drained group does not make it anew");
+    site.message("resume").await;
+    run_one(&site).await;
+    assert!(ours(&site).is_some());
+    site.until_no_trace().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_the_runner_group_at_github_does_not_admit_is_promised_nothing_and_says_why() {
+    let mut site = Site::new().await;
+    let config = site.config(3, |_| {});
+    // A plan without runner groups, whose default one admits a repository that is not that of the job.
+    site.github.set_has_groups(false);
+    site.github.edit_groups(|groups| {
+        groups.iter_mut().filter(|group| group.id == 1).for_each(|group| {
+            (group.visibility, group.selected) = ("selected".to_owned(), vec![102]);
+        });
+    });
+    site.start(&config).await;
+    site.until("its reach is known", async |site| {
+        let job = site.queue(1, Duration::from_millis(50))[0];
+        site.until("the job is known", async |site| site.status(&format!("/api/v1/jobs/{job}")).await != Some(404))
+            .await;
+        let answer = site.api(&format!("/jobs/{job}")).await["answer"].to_string();
+        answer.contains("its runner group \\\"Default\\\" at GitHub does not admit the private repository octo-org/app")
+    })
+    .await;
+    site.until_no_trace().await;
 }

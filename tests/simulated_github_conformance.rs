@@ -114,6 +114,8 @@ async fn every_answer_is_valid_by_githubs_description() {
     }
     on.call("POST", "/orgs/nobody/actions/runners/generate-jitconfig", json!({}), 404).await;
     on.call("GET", "/rate_limit", none.clone(), 200).await;
+    on.call("GET", "/repos/octo-org/app", none.clone(), 200).await;
+    on.call("GET", "/repos/octo-org/nothing", none.clone(), 404).await;
 
     // A job in every state, and its run.
     let app = "/repos/octo-org/app/actions";

@@ -12,4 +12,5 @@ pub mod reconciler;
 pub(crate) mod replica;
 pub(crate) mod restarts;
 pub(crate) mod runner;
+pub(crate) mod runner_group;
 pub mod supervisor;

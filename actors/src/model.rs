@@ -6,6 +6,7 @@ pub mod inbox;
 pub mod instance;
 pub mod job;
 pub mod remote;
+pub mod report;
 pub mod roster;
 pub mod runner;
 pub mod secret;

@@ -1,6 +1,7 @@
 //! What the brain needs from the world: small traits, idempotent where they say so.
 
 pub mod backend;
+pub mod boot;
 pub mod clock;
 pub mod github;
 pub mod observer;
@@ -8,6 +9,7 @@ pub mod replicas;
 pub mod store;
 
 pub use backend::{Backend, BackendError};
+pub use boot::{Boot, BootError};
 pub use clock::Clock;
 pub use github::{GitHub, GitHubError};
 pub use observer::{Observation, Observer};

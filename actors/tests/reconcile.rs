@@ -257,6 +257,66 @@ async fn a_job_cancelled_while_its_completed_was_lost_leaves_demand_and_one_that
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_whose_completed_was_lost_is_asked_about_soon_after_its_runner_is_gone_and_ends_as_github_says() {
+    let earth = Earth::new();
+    earth.memory().answers = true;
+    // Without the reconciler: the group asks by itself.
+    let manager = start(&earth, &[settings("octo", 0, 2)]).await;
+    for id in [1, 2] {
+        manager.deliver(format!("q-{id}"), "octo", id, Queued, None).await;
+        until("a runner", || created(&earth) as u64 == id).await;
+        let name = earth.things().created.last().unwrap().to_string();
+        manager.deliver(format!("p-{id}"), "octo", id, InProgress, Some(&name)).await;
+        until("it runs", || status(&earth, id) == Some(JobStatus::InProgress)).await;
+        at_github(&earth, id, InProgress, Some(&name));
+    }
+    // Both are over, and their runners leave. Of the first one GitHub knows that at once.
+    at_github(&earth, 1, Completed, None);
+    earth.things().registered.clear();
+    earth.things().instances.clear();
+    let gone = || earth.shown.lock().unwrap()[actors::model::runner::RunnerState::Busy as usize] == 0;
+    until("their runners are seen gone", gone).await;
+    let left = earth.now();
+    until("the first one is over", || status(&earth, 1) == Some(JobStatus::Completed)).await;
+    assert_eq!(job(&earth, 1).unwrap().conclusion.as_deref(), Some("cancelled"));
+    let took = earth.now().duration_since(left).as_secs();
+    assert!((595..=605).contains(&took), "{took} s");
+    tokio::time::sleep(Duration::from_secs(3000)).await;
+    assert_eq!(status(&earth, 2), Some(JobStatus::InProgress), "GitHub says that it runs");
+    assert_eq!(earth.memory().count("job 2"), 1);
+    earth.memory().jobs.remove(&JobId(2));
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(job(&earth, 2).unwrap().conclusion.as_deref(), Some("unknown to GitHub"));
+    manager.system.stop(GRACE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_runs_for_long_is_asked_about_after_an_hour_and_then_less_and_less_often() {
+    let earth = Earth::new();
+    let manager = start(&earth, &[settings("octo", 0, 1)]).await;
+    manager.deliver("q".into(), "octo", 1, Queued, None).await;
+    manager.deliver("p".into(), "octo", 1, InProgress, Some("somebody-elses")).await;
+    at_github(&earth, 1, InProgress, Some("somebody-elses"));
+    let began = earth.now();
+    let hours = |earth: &Earth| -> Vec<i64> {
+        let memory = earth.memory();
+        memory.asked.iter().map(|(at, _)| at.duration_since(began).as_hours()).collect()
+    };
+    tokio::time::sleep(Duration::from_secs(2 * 3600 + 60)).await;
+    assert_eq!(hours(&earth), [1, 2], "no answer: once more after an hour");
+    assert_eq!(status(&earth, 1), Some(JobStatus::InProgress));
+    earth.memory().answers = true;
+    tokio::time::sleep(Duration::from_secs(30 * 3600)).await;
+    assert_eq!(hours(&earth), [1, 2, 3, 5, 9, 17], "each time twice as long");
+    assert_eq!(status(&earth, 1), Some(JobStatus::InProgress));
+    assert_eq!(earth.memory().count("job 1"), 6, "and nothing else was asked");
+    at_github(&earth, 1, Completed, None);
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(job(&earth, 1).unwrap().conclusion.as_deref(), Some("cancelled"));
+    manager.system.stop(GRACE).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_approval_whose_webhook_was_lost_brings_the_job_back_into_demand_at_the_next_round() {
     let earth = Earth::new();
     let manager = begin(&earth, &[settings("octo", 0, 5)]).await;

@@ -17,6 +17,7 @@ use super::{StartError, backend, store};
 use crate::config::{BackendSettings, Config, CredentialConfig, GroupConfig};
 use crate::github::{Client, Rights, RunnerGroupState, Settings};
 use crate::metrics::Metrics;
+use actors::model::settings::BackendLimits;
 
 /// Longest time for one question.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
@@ -85,7 +86,7 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, StartError> {
     });
     let backends = config.groups.iter().flat_map(|group| {
         let places = group.settings.backends.iter().zip(&group.backends);
-        places.map(move |(limits, settings)| probe_backend(config, group, &limits.name, settings))
+        places.map(move |(limits, settings)| probe_backend(config, group, limits, settings))
     });
     let (store, github, backends) = tokio::join!(probe_store(config, &metrics), join_all(asked), join_all(backends));
     Ok([store].into_iter().chain(github.into_iter().flatten()).chain(backends).collect())
@@ -99,9 +100,14 @@ async fn probe_store(config: &Config, metrics: &Arc<Metrics>) -> Finding {
     }
 }
 
-async fn probe_backend(config: &Config, group: &GroupConfig, name: &str, settings: &BackendSettings) -> Finding {
-    let backend = backend(config, group, settings);
-    let about = format!("group {}, backend {name}", group.settings.name);
+async fn probe_backend(
+    config: &Config,
+    group: &GroupConfig,
+    limits: &BackendLimits,
+    settings: &BackendSettings,
+) -> Finding {
+    let backend = backend(config, group, settings, None);
+    let about = format!("group {}, backend {}", group.settings.name, limits.name);
     match tokio::time::timeout(PROBE_DEADLINE, backend.probe()).await {
         Ok(Ok(())) => Finding::new(Verdict::Ok, &about, "can create runners"),
         Ok(Err(error)) => Finding::new(Verdict::Error, &about, error.to_string()),

@@ -1,4 +1,4 @@
-//! One lock for each runner.
+//! One lock for each runner, so that calls about one runner follow each other and others go on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actors::id::RunnerName;
 use tokio::sync::OwnedMutexGuard;
 
-/// The locks of runners that somebody holds or waits for.
+/// The locks that somebody holds or waits for.
 #[derive(Debug, Default)]
 pub(super) struct Locks(Mutex<HashMap<RunnerName, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Locks {
-    /// Excludes everybody else who locks `runner`.
+    /// Excludes every other holder of `runner`'s lock.
     pub(super) async fn lock(&self, runner: &RunnerName) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -25,12 +25,11 @@ use actors::port::backend::{BackendError, Instance, InstanceSpec, InstanceStatus
 use async_trait::async_trait;
 use rustix::process::Signal;
 
+use super::locks::Locks;
 use children::Children;
 use family::Processes;
 use procfs::Identity;
 use record::{Record, Records};
-
-use super::locks::Locks;
 
 /// How long processes may take to disappear after SIGKILL, before a delete gives up.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -72,7 +71,6 @@ struct Shared {
     owner: Owner,
     records: Records,
     children: Arc<Children>,
-    /// Held by every create and delete of a runner.
     locks: Locks,
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::clouds;
 use super::docker::{self, DockerConfig, DockerInstance, DockerSettings};
+use super::external::{self, ExternalConfig, ExternalInstance, ExternalSettings};
 use super::keys::BackendKeys;
 use super::read::{Field, Later, Read, Reader, Texts, keys};
 use super::show::show_text;
@@ -34,6 +35,8 @@ pub enum BackendSettings {
     },
     /// Containers.
     Docker(Box<DockerSettings>),
+    /// Instances that the executable of a provider makes.
+    External(ExternalSettings),
     /// A backend that is known, and whose keys were checked, but that this version does not have.
     Unavailable {
         /// Its name.
@@ -43,7 +46,7 @@ pub enum BackendSettings {
 
 impl BackendSettings {
     /// Names of the backends that this version has.
-    pub const AVAILABLE: [&'static str; 3] = ["base", "process", "docker"];
+    pub const AVAILABLE: [&'static str; 4] = ["base", "process", "docker", "external"];
 
     /// Name of the backend.
     #[must_use]
@@ -52,6 +55,7 @@ impl BackendSettings {
             Self::Base => "base",
             Self::Process { .. } => "process",
             Self::Docker(_) => "docker",
+            Self::External(_) => "external",
             Self::Unavailable { name } => name,
         }
     }
@@ -62,6 +66,7 @@ impl fmt::Debug for BackendSettings {
         match self {
             Self::Base | Self::Unavailable { .. } => f.write_str(self.name()),
             Self::Docker(settings) => settings.fmt(f),
+            Self::External(settings) => settings.fmt(f),
             Self::Process { command, working_dir, env, stop_grace } => f
                 .debug_struct("process")
                 .field("command", command)
@@ -142,7 +147,7 @@ fn kinds() -> [(&'static str, Part, Part); 9] {
         ("base", Part::of::<NoKeys>(), Part::of::<BaseInstance>()),
         ("process", Part::of::<NoKeys>(), Part::of::<ProcessInstance>()),
         ("docker", Part::of::<DockerConfig>(), Part::of::<DockerInstance>()),
-        ("external", Part::of::<clouds::ExternalConfig>(), Part::of::<clouds::ExternalInstance>()),
+        ("external", Part::of::<ExternalConfig>(), Part::of::<ExternalInstance>()),
         ("aws", Part::of::<clouds::AwsConfig>(), Part::of::<clouds::AwsInstance>()),
         ("gcloud", Part::of::<clouds::GcloudConfig>(), Part::of::<clouds::GcloudInstance>()),
         ("openstack", Part::of::<clouds::OpenstackConfig>(), Part::of::<clouds::OpenstackInstance>()),
@@ -201,6 +206,11 @@ fn settings(name: &str, keys: &BackendKeys, reader: &mut Reader) -> Option<Backe
         let config = part(&keys.config, "config", reader, DockerConfig::read).flatten();
         let raw = part(&keys.instance_config, "instance_config", reader, DockerInstance::read).flatten();
         return docker::settings(config?, raw?, reader).map(|settings| BackendSettings::Docker(Box::new(settings)));
+    }
+    if name == "external" {
+        let config = part(&keys.config, "config", reader, ExternalConfig::read).flatten();
+        let instance = part(&keys.instance_config, "instance_config", reader, ExternalInstance::read).flatten();
+        return external::settings(config, instance, reader).map(BackendSettings::External);
     }
     let config = part(&keys.config, "config", reader, config.read).unwrap_or(false);
     let (read, settings) = match name {

@@ -8,7 +8,7 @@ use super::keys::RawConfig;
 use super::read::{Reader, Spot};
 use super::redis_keys;
 use super::words::Role;
-use super::{ApiKey, Config};
+use super::{ApiKey, BackendSettings, Config, GroupConfig};
 
 /// The checked configuration; `None` when an error was reported.
 pub(super) fn config(mut raw: RawConfig, reader: &mut Reader) -> Option<Config> {
@@ -58,11 +58,20 @@ pub(super) fn config(mut raw: RawConfig, reader: &mut Reader) -> Option<Config> 
         _ => None,
     };
     let groups = groups::groups(raw.runner_groups.value.unwrap_or_default(), defaults.as_ref(), &credentials, reader);
+    let external_url = raw.external_url.value.map(|url| url.0);
+    let external = |backend: &BackendSettings| matches!(backend, BackendSettings::External(_));
+    let outside = |group: &&GroupConfig| group.backends.iter().any(external);
+    if let (false, Some(group)) = (raw.external_url.given, groups.0.iter().find(outside)) {
+        let spot = Spot { at: here.at.clone(), path: "external_url".to_owned() };
+        let found = format!("no external_url, though instances of group {:?} need it", group.settings.name.as_str());
+        reader.wrong_at(&spot, found, "where they reach this service, like https://runners.example.org");
+    }
     let (defaults, (groups, unavailable)) = (defaults?, groups);
     let allow_unsigned_webhooks = unsigned? && webhook_secret.is_none();
     Some(Config {
         name: raw.name.value?,
         listen: raw.listen.value?,
+        external_url,
         log_level: raw.log_level.value?,
         log_format: raw.log_format.value?,
         data_dir: raw.data_dir.value?.0,

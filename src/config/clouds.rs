@@ -29,41 +29,8 @@ words! {
         /// It can.
         Enabled = "enabled",
     }
-    /// Version of the interface of an external provider.
-    pub(super) enum InterfaceVersion {
-        /// The first.
-        V010 = "v0.1.0",
-        /// The second.
-        V011 = "v0.1.1",
-    }
 }
 
-keys! {
-    /// How to call an external provider.
-    struct ExternalConfig {
-        /// Path of the provider's executable.
-        required provider_executable: FilePath,
-        /// Path of the provider's configuration.
-        optional provider_config_file: FilePath,
-        /// Version of the provider's interface: v0.1.0 or v0.1.1.
-        optional interface_version: InterfaceVersion = "v0.1.0",
-        /// Names or prefixes of environment variables that the provider gets.
-        optional environment_variables: Vec<String> = "[]",
-        /// Longest time one call may take. Duration.
-        optional exec_timeout: super::types::Time<false> = "5m",
-    }
-}
-keys! {
-    /// What the instances of an external provider are like.
-    struct ExternalInstance {
-        /// Image, as the provider calls it.
-        required image: String,
-        /// Flavor, as the provider calls it.
-        required flavor: String,
-        /// More settings, as the provider defines them.
-        optional extra_specs: super::read::Anything,
-    }
-}
 keys! {
     /// How to reach AWS.
     struct AwsConfig {

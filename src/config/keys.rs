@@ -21,6 +21,9 @@ keys! {
         optional name: ManagerName = "runner-manager",
         /// IP address and port of the HTTP server.
         optional listen: SocketAddr = "127.0.0.1:8000",
+        /// Where instances reach the HTTP server, like https://runners.example.org: needed by the backend external, whose
+        /// instances fetch their config there.
+        optional external_url: BaseUrl,
         /// Least important messages that are logged: DEBUG, INFO, WARNING or ERROR.
         optional log_level: LogLevel = "INFO",
         /// How log lines look: text for people, json for programs.

@@ -343,6 +343,16 @@ impl SimulatedGitHub {
         self.shared.lock().groups.clone()
     }
 
+    /// Lets somebody change the runner groups: rename, delete, add some. Runners stay where they are.
+    pub fn edit_groups(&self, edit: impl FnOnce(&mut Vec<RunnerGroup>)) {
+        edit(&mut self.shared.lock().groups);
+    }
+
+    /// Whether the plan has runner groups beside the default one; it has when it starts. Those that exist stay.
+    pub fn set_has_groups(&self, has_groups: bool) {
+        self.shared.lock().has_groups = has_groups;
+    }
+
     /// The newest requests, oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<RequestRecord> {

@@ -29,7 +29,7 @@ pub(super) struct Permit<'a> {
 fn class(operation: &str) -> Class {
     match operation {
         "authenticate" | "generate_jit_config" | "delete_runner" | "find_runner" | "runner_download" => Class::Runner,
-        "list_runners" | "ensure_runner_group" => Class::Listing,
+        "list_runners" | "ensure_runner_group" | "delete_runner_group" => Class::Listing,
         _ => Class::Records,
     }
 }

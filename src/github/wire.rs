@@ -79,14 +79,19 @@ pub(super) struct Repository {
     pub(super) id: u64,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub(super) struct RunnerGroup {
     pub(super) id: u64,
     pub(super) name: String,
     #[serde(default)]
     pub(super) visibility: String,
     #[serde(default)]
+    pub(super) default: bool,
+    #[serde(default)]
     pub(super) inherited: bool,
+    /// What the enterprise allows, of a group that it shares.
+    #[serde(default)]
+    pub(super) inherited_allows_public_repositories: Option<bool>,
     #[serde(default)]
     pub(super) allows_public_repositories: bool,
     #[serde(default)]
@@ -153,6 +158,10 @@ pub(super) struct Download {
     pub(super) os: String,
     pub(super) architecture: String,
     pub(super) download_url: String,
+    #[serde(default)]
+    pub(super) filename: String,
+    #[serde(default)]
+    pub(super) sha256_checksum: Option<String>,
 }
 
 #[derive(Deserialize)]

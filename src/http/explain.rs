@@ -245,7 +245,7 @@ pub(super) fn describe(what: &Milestone) -> String {
         Milestone::FellBack { runner, backend, error, next } => {
             format!("backend {backend} made no instance for runner {runner} ({error}): backend {next} is asked")
         }
-        Milestone::Verified { answer } => format!("it waited for long, so GitHub was asked: {answer}"),
+        Milestone::Verified { answer } => format!("nothing was heard of it for long, so GitHub was asked: {answer}"),
         Milestone::Taken { runner, ours } => {
             let runner = if runner.is_empty() { "a runner that GitHub does not name" } else { runner };
             format!("taken by {runner}{}", if *ours { "" } else { ", which is not one of ours" })

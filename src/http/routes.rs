@@ -22,7 +22,7 @@ use super::health::{self, Probe};
 use super::listener::Connections;
 use super::problem::{PROBLEM_JSON, Problem};
 use super::webhook::Webhook;
-use super::{Settings, page};
+use super::{Settings, boot, page};
 
 /// Longest text of an inner error that is shown, in bytes.
 const DETAIL_MAX: usize = 4096;
@@ -72,7 +72,7 @@ pub(super) fn endpoint(app: &Arc<App>) -> impl Endpoint<Output = Response> + 'st
         let docs = docs.clone();
         make_sync(move |_| docs.clone())
     };
-    let routes = Route::new()
+    let mut routes = Route::new()
         .at("/", get(make_sync(|_| page::index())))
         .at("/webhook", post(Webhook(Arc::clone(app))))
         .at("/webhook/", post(Webhook(Arc::clone(app))))
@@ -92,6 +92,9 @@ pub(super) fn endpoint(app: &Arc<App>) -> impl Endpoint<Output = Response> + 'st
             get(make_sync(move |_| Response::builder().content_type("application/json").body(document.clone()))),
         )
         .nest("/api/v1", api);
+    if let Some(tokens) = &app.settings.boot {
+        routes = routes.nest(boot::PREFIX, boot::routes(app, tokens));
+    }
     Surround { app: Arc::clone(app), inner: routes }
 }
 
@@ -108,6 +111,7 @@ fn methods(path: &str) -> &'static str {
     let mut segments = path.trim_start_matches("/api/v1/").split('/');
     match (path, segments.next(), segments.nth(1), segments.next()) {
         ("/webhook" | "/webhook/", ..) => "POST",
+        (path, ..) if path.strip_prefix(boot::PREFIX).is_some_and(|rest| rest.starts_with("/callback/")) => "POST",
         (path, Some("groups"), Some("messages"), None) if path.starts_with("/api/v1/") => "POST",
         (path, Some("runners"), None, None) if path.starts_with("/api/v1/runners/") => "GET, HEAD, DELETE",
         _ => "GET, HEAD",
@@ -210,5 +214,7 @@ mod tests {
         assert_eq!(methods("/api/v1/runners/octo-0a1b2c3d"), "GET, HEAD, DELETE");
         assert_eq!(methods("/api/v1/jobs/1"), "GET, HEAD");
         assert_eq!(methods("/metrics"), "GET, HEAD");
+        assert_eq!(methods("/instances/v1/callback/status/"), "POST");
+        assert_eq!(methods("/instances/v1/metadata/jit-config"), "GET, HEAD");
     }
 }

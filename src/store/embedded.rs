@@ -14,7 +14,7 @@ use actors::model::group::GroupSnapshot;
 use actors::model::job::Job;
 use actors::model::runner::Runner;
 use actors::port::store::{
-    Changes, Horizon, InboxEntry, JobFilter, Loaded, Recorded, Route, RunnerFilter, Store, StoreError,
+    Changes, Horizon, InboxEntry, JobFilter, Loaded, Recorded, Route, RunnerFilter, Sealed, Store, StoreError,
 };
 use actors::port::{Observation, Observer};
 use async_trait::async_trait;
@@ -26,6 +26,7 @@ mod error;
 mod queue;
 mod read;
 mod schema;
+mod sealed;
 mod write;
 mod writer;
 
@@ -274,9 +275,25 @@ impl Store for Embedded {
         self.timed("runners", self.find_and_tell(&self.listings, move |db| read::runners(db, &filter))).await
     }
 
+    async fn keep_sealed(&self, sealed: Sealed) -> Result<(), StoreError> {
+        let bytes = sealed.body.len() + size_of::<Sealed>();
+        self.timed("keep_sealed", self.write(bytes, move |db| sealed::keep(db, &sealed))).await
+    }
+
+    async fn sealed(&self, key: &str) -> Result<Option<Sealed>, StoreError> {
+        let key = key.to_owned();
+        self.timed("sealed", self.read(&self.listings, move |db| sealed::find(db, &key))).await
+    }
+
+    async fn forget_sealed(&self, runner: &RunnerName) -> Result<(), StoreError> {
+        let runner = runner.clone();
+        self.timed("forget_sealed", self.write(0, move |db| sealed::forget(db, &runner))).await
+    }
+
     async fn prune(&self, before: Horizon) -> Result<u64, StoreError> {
         self.timed("prune", async {
             let mut total = 0;
+            self.write(0, sealed::forget_expired).await?;
             loop {
                 // Step by step, so that deliveries get in between.
                 let went = self.write(0, move |db| write::prune(db, before)).await?;

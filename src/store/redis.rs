@@ -13,6 +13,7 @@
 //! | `jobs`, `runners` | hashes: bodies; `…:place`: where each stands; `…:state:…`, `…:group:…`, `…:settled`: sorted sets that follow from that |
 //! | `groups`, `tokens`, `seq`, `owners` | hashes by group: snapshot, newest token, number of the last save, process that acquired it |
 //! | `replicas`, `reports`, `leases` | who lives until when, what they report, who owns which group |
+//! | `sealed:<key>`, `sealed_of:<runner>` | what is kept sealed until its time, and the keys of it by runner |
 //! | `set_aside` | stream: what could not be read |
 //!
 //! Times are whole microseconds, so that pruning may keep an entry for a microsecond longer.
@@ -28,7 +29,7 @@ use actors::model::group::GroupSnapshot;
 use actors::model::job::Job;
 use actors::model::runner::Runner;
 use actors::port::store::{
-    Changes, Horizon, InboxEntry, JobFilter, Loaded, Recorded, Route, RunnerFilter, Store, StoreError,
+    Changes, Horizon, InboxEntry, JobFilter, Loaded, Recorded, Route, RunnerFilter, Sealed, Store, StoreError,
 };
 use actors::port::{Observation, Observer};
 use async_trait::async_trait;
@@ -45,6 +46,7 @@ mod listen;
 mod read;
 mod replicas;
 mod script;
+mod sealed;
 mod settings;
 mod write;
 
@@ -312,6 +314,28 @@ impl Store for Redis {
             Ok(read::runners(filter, self.bodies("runners", &keys).await?))
         })
         .await
+    }
+
+    async fn keep_sealed(&self, sealed: Sealed) -> Result<(), StoreError> {
+        self.timed("keep_sealed", async {
+            let call = sealed::keep(sealed).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            self.write(call, Kind::Plain).await.map(drop)
+        })
+        .await
+    }
+
+    async fn sealed(&self, key: &str) -> Result<Option<Sealed>, StoreError> {
+        self.timed("sealed", async {
+            let mut command = redis::cmd("GET");
+            command.arg(format!("{}{}", self.access.connector().prefix(), sealed::place(key)));
+            let body: Option<Vec<u8>> = self.parse(self.ask_command(command).await?)?;
+            Ok(body.and_then(|body| sealed::entry(key, &body)))
+        })
+        .await
+    }
+
+    async fn forget_sealed(&self, runner: &RunnerName) -> Result<(), StoreError> {
+        self.timed("forget_sealed", async { self.write(sealed::forget(runner), Kind::Plain).await.map(drop) }).await
     }
 
     async fn prune(&self, before: Horizon) -> Result<u64, StoreError> {

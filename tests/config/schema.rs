@@ -36,6 +36,7 @@ fn the_examples_validate_against_the_schema_and_bad_files_do_not() {
         "replicas.yaml",
         "full.yaml",
         "backends.yaml",
+        "external.yaml",
         "python-original.yaml",
     ] {
         let text = std::fs::read_to_string(example(name)).unwrap();
@@ -148,12 +149,13 @@ fn undescribed(schema: &Value, path: &str) {
 fn full_and_backends_show_every_key() {
     let mut keys = BTreeSet::new();
     schema_keys(&config::schema(), "", &mut keys);
-    let [full, backends] = ["full.yaml", "backends.yaml"].map(|name| std::fs::read_to_string(example(name)).unwrap());
+    let [full, backends, external] =
+        ["full.yaml", "backends.yaml", "external.yaml"].map(|name| std::fs::read_to_string(example(name)).unwrap());
     let shown = |text: &str, name: &str| text.split(['\n', ' ', '{', '#']).any(|word| word == format!("{name}:"));
     for key in &keys {
         let name = key.rsplit(['.', ']']).next().unwrap();
         let ours = !key.contains('(') || ["(base)", "(process)", "(docker)"].iter().any(|kind| key.contains(kind));
-        let text = if ours { full.clone() } else { format!("{full}{backends}") };
+        let text = if ours { full.clone() } else { format!("{full}{backends}{external}") };
         assert!(shown(&text, name), "{key}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actors::id::{GroupName, ManagerName, RunnerName};
 use actors::model::secret::Secret;
 use actors::port::Backend;
-use actors::port::backend::{Instance, InstanceSpec, InstanceStatus, Metadata, Owner};
+use actors::port::backend::{Instance, InstanceSpec, InstanceStatus, Machine, Metadata, Owner};
 use async_trait::async_trait;
 
 /// How long a test waits for something that takes its time outside.
@@ -51,6 +51,7 @@ pub fn spec(owner: &Owner, runner: &RunnerName) -> InstanceSpec {
         runner: runner.clone(),
         env: vec![("RUNNER_NAME", runner.to_string()), ("RUNNER_LABELS", "self-hosted,linux".to_owned())],
         jit_config: Secret::new("eyJqaXQiOiAidG9wIHNlY3JldCJ9".to_owned()),
+        machine: Machine::default(),
     }
 }
 

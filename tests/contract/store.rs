@@ -12,6 +12,8 @@ pub mod deliveries;
 pub mod model;
 #[path = "store/samples.rs"]
 pub mod samples;
+#[path = "store/sealed.rs"]
+pub mod sealed;
 #[path = "store/snapshots.rs"]
 pub mod snapshots;
 #[path = "store/whole.rs"]
@@ -65,6 +67,14 @@ macro_rules! store_contract {
                 what_is_past_its_time_is_forgotten_and_nothing_else
                 a_forgotten_delivery_id_is_new_again
                 more_than_one_step_of_pruning_is_carried_through
+            }
+            sealed {
+                what_is_kept_sealed_is_found_by_its_key_alone_and_as_it_was
+                what_is_sealed_again_under_a_key_replaces_it
+                what_is_sealed_for_a_runner_is_forgotten_together_and_nothing_else
+                what_is_sealed_is_forgotten_after_its_time
+                what_is_sealed_survives_a_restart_and_is_in_no_listing
+                a_closed_store_keeps_and_finds_nothing_sealed
             }
             whole {
                 concurrent_deliveries_are_each_recorded_once_in_one_order

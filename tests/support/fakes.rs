@@ -51,6 +51,7 @@ pub struct Things {
     pub groups: BTreeMap<GroupName, GroupSnapshot>,
     pub jobs: BTreeMap<JobId, Job>,
     pub runners: BTreeMap<RunnerName, Runner>,
+    pub sealed: BTreeMap<String, Sealed>,
     seen: BTreeSet<DeliveryId>,
 }
 
@@ -66,6 +67,11 @@ impl Fake {
 
     pub fn set(&self, mood: Mood) {
         self.mood.send_replace(mood);
+    }
+
+    /// Lets its clock go on.
+    pub fn advance(&self, seconds: i64) {
+        self.seconds.fetch_add(seconds, Ordering::SeqCst);
     }
 
     pub fn things(&self) -> MutexGuard<'_, Things> {
@@ -175,6 +181,23 @@ impl Store for Fake {
                 && filter.state.map_or(!runner.state.is_final(), |state| runner.state == state)
         };
         Ok(self.things().runners.values().filter(wanted).take(filter.limit).cloned().collect())
+    }
+
+    async fn keep_sealed(&self, sealed: Sealed) -> Result<(), StoreError> {
+        self.obey().await?;
+        self.things().sealed.insert(sealed.key.clone(), sealed);
+        Ok(())
+    }
+
+    async fn sealed(&self, key: &str) -> Result<Option<Sealed>, StoreError> {
+        self.obey().await?;
+        Ok(self.things().sealed.get(key).cloned())
+    }
+
+    async fn forget_sealed(&self, runner: &RunnerName) -> Result<(), StoreError> {
+        self.obey().await?;
+        self.things().sealed.retain(|_, sealed| sealed.runner != *runner);
+        Ok(())
     }
 
     async fn prune(&self, _: Horizon) -> Result<u64, StoreError> {

@@ -44,7 +44,7 @@ impl Spec {
             let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         };
-        Self::new(files.iter().map(read).chain([hooks()]).collect())
+        Self::new(files.iter().map(read).chain([unpublished()]).collect())
     }
 
     /// Takes parsed descriptions; references stay within each of them.
@@ -138,9 +138,9 @@ impl Operation<'_> {
     }
 }
 
-/// The lists of hooks, which the published files leave out, after GitHub's reference: "List organization webhooks" and
-/// "List repository webhooks".
-fn hooks() -> Value {
+/// What the published files leave out, after GitHub's reference: "List organization webhooks", "List repository
+/// webhooks" (their schemas are called `org-hook` and `hook`), and of "Get a repository" what is read.
+fn unpublished() -> Value {
     let text = || json!({"type": "string"});
     let config = json!({"type": "object", "properties": {
         "url": text(), "content_type": text(), "secret": text(), "insecure_ssl": {"oneOf": [text(), {"type": "number"}]},
@@ -167,7 +167,15 @@ fn hooks() -> Value {
             "parameters": named.chain(page).collect::<Vec<_>>(), "responses": {"200": {"content": answer}},
         }})
     };
+    let repository = json!({"type": "object", "required": ["id", "name", "full_name", "owner", "private"], "properties": {
+        "id": {"type": "integer"}, "name": text(), "full_name": text(), "private": {"type": "boolean"},
+        "owner": {"type": "object", "required": ["login", "id"]},
+    }});
+    let named = ["owner", "repo"].map(|name| json!({"name": name, "in": "path", "required": true, "schema": text()}));
     json!({"components": {}, "paths": {
+        "/repos/{owner}/{repo}": {"get": {
+            "parameters": named, "responses": {"200": {"content": {"application/json": {"schema": repository}}}},
+        }},
         "/orgs/{org}/hooks": get(&["org"], &[]),
         "/repos/{owner}/{repo}/hooks": get(&["owner", "repo"], &["test_url", "last_response"]),
     }})

@@ -155,7 +155,11 @@ impl Site {
     }
 
     pub async fn message(&self, kind: &str) -> Value {
-        let url = format!("http://127.0.0.1:{}/api/v1/groups/octo-test/messages", self.port);
+        self.message_to("octo-test", kind).await
+    }
+
+    pub async fn message_to(&self, group: &str, kind: &str) -> Value {
+        let url = format!("http://127.0.0.1:{}/api/v1/groups/{group}/messages", self.port);
         let call = self.client.post(url).bearer_auth(KEY).json(&json!({ "type": kind }));
         call.send().await.unwrap().json().await.unwrap()
     }

@@ -29,8 +29,20 @@ struct Hub(Mutex<BTreeMap<String, RemoteRunner>>);
 
 #[async_trait]
 impl GitHub for Hub {
-    async fn ensure_runner_group(&self, _: &GroupSettings) -> Result<RunnerGroupId, GitHubError> {
-        Ok(RunnerGroupId(1))
+    async fn ensure_runner_group(
+        &self,
+        _: &GroupSettings,
+        _: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroup, GitHubError> {
+        Ok(RunnerGroup::in_step(RunnerGroupId(1)))
+    }
+
+    async fn delete_runner_group(
+        &self,
+        _: &GroupSettings,
+        _: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroupRemoval, GitHubError> {
+        Ok(RunnerGroupRemoval::Absent)
     }
 
     async fn generate_jit_config(&self, request: &JitRequest) -> Result<Registration, GitHubError> {
@@ -56,8 +68,8 @@ impl GitHub for Hub {
         Ok(if runners.len() < before { Deregistered::Removed } else { Deregistered::Absent })
     }
 
-    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<String, GitHubError> {
-        Ok("https://example.invalid/runner.tar.gz".to_owned())
+    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<Download, GitHubError> {
+        Ok(Download { url: "https://example.invalid/runner.tar.gz".to_owned(), ..Download::default() })
     }
 }
 

@@ -34,6 +34,7 @@ pub fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
         metrics_public: true,
         render_metrics: Arc::new(|| "up 1\n".to_owned()),
         github_budgets: Arc::new(Vec::new),
+        boot: None,
         version: "1.2.3",
         replica: None,
         limits: Limits::default(),

@@ -14,6 +14,8 @@ use crate::actor::lease::Lease;
 use crate::actor::messenger::Messenger;
 use crate::actor::supervisor::SupervisorMsg;
 use crate::id::{GroupName, ReplicaId, RunnerName};
+use crate::model::remote::Reach;
+use crate::model::report::InstanceReport;
 use crate::model::roster::Roster;
 use crate::model::settings::GroupSettings;
 
@@ -34,12 +36,21 @@ pub enum Command {
     Drain,
     /// Undo `Drain`.
     Resume,
+    /// Delete the runner group at GitHub, of a group that is drained and has no runners.
+    DeleteRunnerGroup,
     /// Remove one runner.
     DeleteRunner {
         /// Which.
         runner: RunnerName,
         /// Also when it is busy.
         force: bool,
+    },
+    /// Take note of what a runner's instance says of itself while it boots.
+    InstanceReport {
+        /// Which runner.
+        runner: RunnerName,
+        /// What it says.
+        report: InstanceReport,
     },
 }
 
@@ -67,7 +78,7 @@ pub enum Refused {
         /// The runner.
         runner: RunnerName,
     },
-    /// It contradicts what the group is doing: a busy runner, no place left, drained.
+    /// It contradicts what the group is doing (a busy runner, no place left, drained), or GitHub does not allow it.
     #[error("{0}")]
     Conflict(String),
     /// Nobody can carry it out now: the sentence says who should have.
@@ -119,6 +130,8 @@ pub struct Entry {
     pub health: Health,
     /// Whether it could request one more runner; the last word it gave.
     pub has_capacity: bool,
+    /// Whom its runners serve according to GitHub, as of its last health check.
+    pub reach: Reach,
     /// Its actor, while it runs.
     pub(crate) actor: Option<ActorRef<GroupMsg>>,
 }
@@ -149,6 +162,7 @@ impl Directory {
                 owner: Owner::Me,
                 health: Health::Starting,
                 has_capacity: true,
+                reach: Reach::default(),
                 actor: None,
             })
             .collect();
@@ -262,6 +276,7 @@ impl Directory {
             };
             entry.owner = Owner::Other(owner.clone());
             entry.has_capacity = !report.full.contains(group);
+            entry.reach = report.reach.get(group).cloned().unwrap_or_default();
             entry.health = match report.stopped.get(group) {
                 Some(error) => Health::Parked { error: error.clone() },
                 None => Health::Running,

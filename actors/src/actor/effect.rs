@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::actor::lease::Lease;
 use crate::actor::listings::Listings;
-use crate::id::{FencingToken, JobId, ManagerName, RunnerGroupId, RunnerId};
+use crate::actor::runner_group::Joined;
+use crate::id::{FencingToken, JobId, ManagerName, RunnerId};
 use crate::machine::group::marker;
 use crate::machine::health::{Listed, Listing};
 use crate::machine::runner::{Effect, Event};
@@ -22,8 +23,10 @@ use crate::model::delivery::{JobEvent, RepositoryRef};
 use crate::model::runner::Runner;
 use crate::model::secret::Secret;
 use crate::model::settings::{BackendLimits, GroupSettings, Scope};
-use crate::port::backend::{InstanceSpec, Metadata, Owner};
-use crate::port::github::{Deregistered, JitRequest, Records, RemoteRunner, RepositoryName};
+use crate::port::backend::{Download, InstanceSpec, Machine, Metadata, Owner};
+use crate::port::github::{
+    Deregistered, JitRequest, Records, RemoteRunner, RepositoryName, RunnerGroup, RunnerGroupRemoval,
+};
 use crate::port::{Backend, BackendError, Clock, GitHub, GitHubError, Observation, Observer, Store};
 
 /// Longest time one step at GitHub may take, pages and waiting for a free connection included.
@@ -90,7 +93,7 @@ pub(crate) struct Interpreter {
     marker: String,
     backends: Vec<Place>,
     world: World,
-    runner_group: OnceCell<RunnerGroupId>,
+    joined: Joined,
     token: AtomicU64,
     ended: CancellationToken,
 }
@@ -115,7 +118,7 @@ impl Interpreter {
             owner: Owner { manager: manager.clone(), group: settings.name.clone() },
             marker: marker(&manager),
             backends: settings.backends.iter().zip(backends).map(place).collect(),
-            runner_group: OnceCell::new(),
+            joined: Joined::default(),
             settings,
             world,
         }
@@ -142,11 +145,20 @@ impl Interpreter {
     /// Does beforehand what the first runner would have to wait for.
     pub(crate) async fn warm(&self) -> Result<(), GitHubError> {
         let warm = async {
-            self.runner_group().await?;
-            self.download_url().await;
+            self.download().await;
             Ok(())
         };
         self.github(warm).await
+    }
+
+    /// Brings the runner group at GitHub in step with the settings.
+    pub(crate) async fn ensure_runner_group(&self) -> Result<RunnerGroup, GitHubError> {
+        self.github(self.joined.ensure(&*self.world.github, &self.settings)).await
+    }
+
+    /// Deletes the runner group at GitHub.
+    pub(crate) async fn delete_runner_group(&self) -> Result<RunnerGroupRemoval, GitHubError> {
+        self.github(self.joined.delete(&*self.world.github, &self.settings)).await
     }
 
     /// Carries out one effect. A call that panics counts as one whose outcome is unknown.
@@ -198,24 +210,28 @@ impl Interpreter {
     async fn register(&self, runner: &Runner) -> Result<(RunnerId, Secret), GitHubError> {
         let mut labels = self.settings.runner_labels();
         labels.push(self.marker.clone());
-        let request = JitRequest {
-            scope: self.settings.scope.clone(),
-            name: runner.name.clone(),
-            runner_group: self.runner_group().await?,
-            labels,
+        let (github, settings) = (&*self.world.github, &self.settings);
+        let runner_group = self.joined.id(github, settings).await?;
+        let mut request = JitRequest { scope: settings.scope.clone(), name: runner.name.clone(), runner_group, labels };
+        let registration = match github.generate_jit_config(&request).await {
+            // Nothing was done. Somebody may have deleted the runner group.
+            Err(GitHubError::NotFound(text)) => {
+                self.joined.lost(runner_group);
+                request.runner_group = self.joined.id(github, settings).await?;
+                if request.runner_group == runner_group {
+                    return Err(GitHubError::NotFound(text));
+                }
+                github.generate_jit_config(&request).await?
+            }
+            registration => registration?,
         };
-        let registration = self.world.github.generate_jit_config(&request).await?;
         Ok((registration.id, registration.jit_config))
     }
 
-    async fn runner_group(&self) -> Result<RunnerGroupId, GitHubError> {
-        self.runner_group.get_or_try_init(|| self.world.github.ensure_runner_group(&self.settings)).await.copied()
-    }
-
-    async fn download_url(&self) -> String {
+    async fn download(&self) -> Option<Download> {
         let GroupSettings { scope, os, arch, .. } = &*self.settings;
         // Backends with the runner application in their image do without it.
-        self.world.github.runner_download(scope, *os, *arch).await.unwrap_or_default()
+        self.world.github.runner_download(scope, *os, *arch).await.ok()
     }
 
     /// The backend of a runner.
@@ -237,12 +253,20 @@ impl Interpreter {
 
     async fn create(&self, runner: &Runner, jit_config: Secret) -> Result<crate::id::InstanceId, BackendError> {
         let place = self.place(runner)?;
-        let download_url = self.github(async { Ok(self.download_url().await) }).await.unwrap_or_default();
+        let download = self.github(async { Ok(self.download().await) }).await.unwrap_or_default();
+        let download_url = download.as_ref().map_or_else(String::new, |download| download.url.clone());
         let spec = InstanceSpec {
             owner: self.owner.clone(),
             runner: runner.name.clone(),
             env: self.env(runner, download_url),
             jit_config,
+            machine: Machine {
+                os: self.settings.os,
+                arch: self.settings.arch,
+                download,
+                scope_path: scope_path(&self.settings.scope),
+                online_within: place.limits.create_timeout.saturating_add(runner.time_to_start),
+            },
         };
         let create = async {
             if let Some(received) = runner.for_delivery_at {
@@ -344,5 +368,14 @@ impl Interpreter {
             Some(Err(_)) => Err(GitHubError::Unknown(format!("no answer within {} s", GITHUB_DEADLINE.as_secs()))),
             None => Err(GitHubError::Unknown(format!("no answer before {LEASE_OVER}"))),
         }
+    }
+}
+
+/// Where runners of a scope are registered, as a path at GitHub.
+fn scope_path(scope: &Scope) -> String {
+    match scope {
+        Scope::Organization(login) => login.clone(),
+        Scope::Enterprise(slug) => format!("enterprises/{slug}"),
+        Scope::Repository { owner, name } => format!("{owner}/{name}"),
     }
 }

@@ -39,8 +39,11 @@ impl Front {
     #[must_use]
     pub fn match_job(&self, job: &JobFacts) -> Match {
         let entries = self.directory.entries();
-        let candidates =
-            entries.iter().map(|entry| Candidate { settings: &entry.settings, has_capacity: entry.has_capacity });
+        let candidates = entries.iter().map(|entry| Candidate {
+            settings: &entry.settings,
+            has_capacity: entry.has_capacity,
+            reach: &entry.reach,
+        });
         match_job(job, candidates)
     }
 

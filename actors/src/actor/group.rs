@@ -1,6 +1,7 @@
 //! The actor of one group: reads its inbox, feeds its state machine, owns the actors of its runners.
 
 mod outside;
+mod runner_group;
 mod saving;
 
 use std::collections::{HashMap, HashSet};
@@ -24,6 +25,7 @@ use crate::model::delivery::JobEvent;
 use crate::model::group::BreakerState;
 use crate::model::runner::{Runner, RunnerState};
 use crate::model::settings::GroupSettings;
+use crate::port::github::RunnerGroup;
 use crate::port::store::{Changes, InboxEntry, Loaded};
 use crate::port::{Backend, GitHubError, Observation, StoreError};
 
@@ -62,7 +64,9 @@ pub(crate) enum GroupMsg {
     Listed(Listing),
     /// What a backend's probe said; an error in words.
     Probed(String, Result<(), String>),
-    /// What GitHub says of a job that waited for long.
+    /// What a look at the runner group at GitHub brought.
+    RunnerGroup(Result<RunnerGroup, GitHubError>),
+    /// What GitHub says of a job that is open for long.
     Verified(JobId, Result<Option<JobEvent>, GitHubError>),
     Saved(Changes, FencingToken, Result<(), StoreError>),
     SaveAgain,
@@ -141,13 +145,18 @@ impl Actor for GroupActor {
             GroupMsg::Poke => state.read_inbox(&myself),
             GroupMsg::Inbox(result) => state.inbox(&myself, result).await,
             GroupMsg::Command(command, reply) => {
-                let answer = state.command(&myself, command).await;
-                let _ = reply.send(answer);
+                let deletes = command == Command::DeleteRunnerGroup;
+                match state.command(&myself, command).await {
+                    // Answered once GitHub has.
+                    Ok(_) if deletes => state.delete_runner_group(reply),
+                    answer => drop(reply.send(answer)),
+                }
             }
             GroupMsg::RunnerChanged(runner) => state.runner_changed(&myself, runner).await,
             GroupMsg::Revive(name) => state.revive(&myself, &name).await,
             GroupMsg::Listed(listing) => state.listed(&myself, listing).await,
             GroupMsg::Probed(backend, answer) => state.probed(&myself, &backend, answer).await,
+            GroupMsg::RunnerGroup(found) => state.runner_group_seen(&myself, found),
             GroupMsg::Verified(job, answer) => state.verified(&myself, job, answer).await,
             GroupMsg::Saved(changes, token, result) => state.saved(&myself, &changes, token, result),
             GroupMsg::SaveAgain => {
@@ -273,7 +282,7 @@ impl State {
         let (interpreter, name) = (Arc::clone(&self.interpreter), self.name().clone());
         self.task(async move {
             if let Err(error) = interpreter.warm().await {
-                tracing::error!(group = %name, %error, "cannot prepare the runner group at GitHub");
+                tracing::error!(group = %name, %error, "cannot look for the runner application at GitHub");
             }
         });
         let actor = myself.clone();
@@ -404,9 +413,17 @@ impl State {
             Command::Reset => (format!("group {name} is reset"), None, group.reset(now)),
             Command::Drain => (format!("group {name} is drained: busy runners finish"), None, group.drain(now)),
             Command::Resume => (format!("group {name} is resumed"), None, group.resume(now)),
+            Command::DeleteRunnerGroup => {
+                group.may_lose_runner_group().map_err(refused)?;
+                (format!("deletion of the runner group of group {name} begun"), None, vec![])
+            }
             Command::DeleteRunner { runner, force } => {
                 let effects = group.delete_runner(&runner, force).map_err(refused)?;
                 (format!("removal of runner {runner} begun"), Some(runner), effects)
+            }
+            Command::InstanceReport { runner, report } => {
+                let effects = group.instance_report(&runner, report).map_err(refused)?;
+                (format!("report of the instance of runner {runner} noted"), Some(runner), effects)
             }
         };
         tracing::info!(group = %name, %message, "command taken");

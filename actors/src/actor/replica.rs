@@ -20,6 +20,7 @@ use crate::actor::messenger::{Message, Messenger};
 use crate::actor::supervisor::SupervisorMsg;
 use crate::id::{GroupName, ReplicaId};
 use crate::machine::placement;
+use crate::model::remote::Reach;
 use crate::port::replicas::{BEAT_EVERY, LEASE, Notice, Report, Roster};
 use crate::port::{Replicas, StoreError};
 
@@ -224,6 +225,9 @@ impl State {
             let group = entry.settings.name.clone();
             if !entry.has_capacity {
                 report.full.push(group.clone());
+            }
+            if entry.reach != Reach::default() {
+                report.reach.insert(group.clone(), entry.reach);
             }
             if let Health::Parked { error } = entry.health {
                 report.stopped.insert(group, error);

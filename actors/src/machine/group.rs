@@ -25,6 +25,7 @@ use crate::model::delivery::RepositoryRef;
 use crate::model::group::{GroupSnapshot, Healthcheck, LastError};
 use crate::model::inbox::Loaded;
 use crate::model::job::{Job, JobStatus, Milestone};
+use crate::model::remote::GitHubError;
 use crate::model::runner::{DeleteReason, Removal, Runner, RunnerState, Transition};
 use crate::model::settings::GroupSettings;
 
@@ -326,11 +327,8 @@ impl Group {
             RunnerState::Idle | RunnerState::Busy => {
                 self.note_job(runner, now, Milestone::RunnerOnline { runner: name });
             }
-            RunnerState::Requested
-            | RunnerState::Registering
-            | RunnerState::Deleting
-            | RunnerState::Gone
-            | RunnerState::Failed => {}
+            RunnerState::Gone | RunnerState::Failed => self.runner_left(runner, now),
+            RunnerState::Requested | RunnerState::Registering | RunnerState::Deleting => {}
         }
     }
 
@@ -430,6 +428,12 @@ impl Group {
         self.dirty = true;
         self.act(now, &mut effects);
         effects
+    }
+
+    /// The runner group at GitHub is not as configured.
+    pub fn runner_group_failed(&mut self, error: &GitHubError, now: Timestamp) {
+        self.snapshot.last_error = Some(LastError { at: now, text: format!("runner group at GitHub: {error}") });
+        self.dirty = true;
     }
 
     fn take_in(&mut self, stray: health::Stray, now: Timestamp, effects: &mut Vec<Effect>) {

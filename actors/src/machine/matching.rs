@@ -2,6 +2,7 @@
 
 use crate::id::GroupName;
 use crate::model::delivery::JobFacts;
+use crate::model::remote::Reach;
 use crate::model::settings::{GroupSettings, Scope};
 
 /// Every self-hosted runner has this label.
@@ -14,6 +15,8 @@ pub struct Candidate<'a> {
     pub settings: &'a GroupSettings,
     /// Whether it could create a runner now.
     pub has_capacity: bool,
+    /// Whom its runners serve according to GitHub.
+    pub reach: &'a Reach,
 }
 
 /// The answer, with its reason in a sentence.
@@ -54,8 +57,7 @@ pub fn match_job<'a>(job: &JobFacts, candidates: impl IntoIterator<Item = Candid
     let mut admitted = 0_u32;
     let mut nearest: Option<(usize, String)> = None;
     for candidate in candidates {
-        let refusal = refusal(job, candidate.settings);
-        match refusal {
+        match refusal(job, candidate) {
             Some((distance, why)) => {
                 if nearest.as_ref().is_none_or(|(d, _)| distance < *d) {
                     nearest = Some((distance, format!("group {} {why}", candidate.settings.name)));
@@ -70,7 +72,7 @@ pub fn match_job<'a>(job: &JobFacts, candidates: impl IntoIterator<Item = Candid
         }
     }
     match best {
-        Some(best) => Match::Group { name: best.settings.name.clone(), reason: reason(best, admitted) },
+        Some(best) => Match::Group { name: best.settings.name.clone(), reason: reason(job, best, admitted) },
         None => Match::None {
             reason: match nearest {
                 Some((_, why)) => format!("no group serves [{}]: the nearest, {why}", job.labels.join(", ")),
@@ -85,24 +87,36 @@ fn rank(candidate: Candidate<'_>) -> (i32, std::cmp::Reverse<usize>, bool) {
     (candidate.settings.priority, std::cmp::Reverse(candidate.settings.labels.len()), candidate.has_capacity)
 }
 
-fn reason(best: Candidate<'_>, admitted: u32) -> String {
+fn reason(job: &JobFacts, best: Candidate<'_>, admitted: u32) -> String {
     let labels = best.settings.labels.join(", ");
-    if admitted == 1 {
-        return format!("it is the only group that serves the job's labels (it has [{labels}])");
+    let mut reason = match admitted {
+        1 => format!("it is the only group that serves the job's labels (it has [{labels}])"),
+        _ => format!(
+            "of {admitted} groups that serve the job's labels it comes first by priority ({}), fewest labels \
+             ([{labels}]), free capacity ({}) and order in the configuration",
+            best.settings.priority,
+            if best.has_capacity { "yes" } else { "no" },
+        ),
+    };
+    if let Scope::Repository { owner, name } = &best.settings.scope
+        && !is_named(job, owner, name)
+    {
+        let now = format!("{}/{}", job.repository.owner, job.repository.name);
+        reason = format!("{reason}; repository {now} was called {owner}/{name}: change the configuration");
     }
-    format!(
-        "of {admitted} groups that serve the job's labels it comes first by priority ({}), fewest labels ([{labels}]), \
-         free capacity ({}) and order in the configuration",
-        best.settings.priority,
-        if best.has_capacity { "yes" } else { "no" },
-    )
+    reason
 }
 
 /// Why the group does not serve the job, and how far it is from doing so (smaller is nearer).
-fn refusal(job: &JobFacts, group: &GroupSettings) -> Option<(usize, String)> {
+fn refusal(job: &JobFacts, candidate: Candidate<'_>) -> Option<(usize, String)> {
+    let Candidate { settings: group, reach, .. } = candidate;
     let repository = format!("{}/{}", job.repository.owner, job.repository.name);
-    if !in_scope(job, &group.scope) {
-        return Some((3000, format!("is for {}, not for {repository}", group.scope)));
+    if !in_scope(job, &group.scope, reach) {
+        let why = format!(
+            "is for {}, not for {repository} (if it only has another name now, change the configuration)",
+            group.scope
+        );
+        return Some((3000, why));
     }
     let missing: Vec<&str> = job
         .labels
@@ -126,24 +140,36 @@ fn refusal(job: &JobFacts, group: &GroupSettings) -> Option<(usize, String)> {
             format!("serves selected repositories only, and {repository} ({}) is not one of them", job.repository.id),
         ));
     }
-    None
+    let access = reach.access.as_ref().filter(|access| !access.admits(&job.repository));
+    access.map(|access| {
+        let (kind, id) = (if job.repository.private { "private" } else { "public" }, job.repository.id);
+        let name = &access.runner_group;
+        (
+            1,
+            format!(
+                "cannot: its runner group {name:?} at GitHub does not admit the {kind} repository {repository} ({id})"
+            ),
+        )
+    })
 }
 
 fn same_label(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b) || a.to_lowercase() == b.to_lowercase()
 }
 
-fn in_scope(job: &JobFacts, scope: &Scope) -> bool {
+fn in_scope(job: &JobFacts, scope: &Scope, reach: &Reach) -> bool {
     match scope {
         Scope::Enterprise(slug) => job.enterprise.as_ref().is_some_and(|e| e.eq_ignore_ascii_case(slug)),
         Scope::Organization(login) => {
             job.repository.owner.eq_ignore_ascii_case(login)
                 || job.organization.as_ref().is_some_and(|o| o.eq_ignore_ascii_case(login))
         }
-        Scope::Repository { owner, name } => {
-            job.repository.owner.eq_ignore_ascii_case(owner) && job.repository.name.eq_ignore_ascii_case(name)
-        }
+        Scope::Repository { owner, name } => is_named(job, owner, name) || reach.repository == Some(job.repository.id),
     }
+}
+
+fn is_named(job: &JobFacts, owner: &str, name: &str) -> bool {
+    job.repository.owner.eq_ignore_ascii_case(owner) && job.repository.name.eq_ignore_ascii_case(name)
 }
 
 /// Whether a label names machines that GitHub hosts: `ubuntu-latest`, `windows-2025`, `macos-15-xlarge`, …
@@ -162,12 +188,26 @@ mod tests {
     use super::*;
     use crate::id::RepositoryId;
     use crate::machine::group::tests::{facts, settings};
+    use crate::model::remote::Access;
 
     fn chosen(job: &JobFacts, groups: &[(GroupSettings, bool)]) -> Result<String, String> {
-        let candidates =
-            groups.iter().map(|(settings, has_capacity)| Candidate { settings, has_capacity: *has_capacity });
+        let reach = Reach::default();
+        let candidates = groups.iter();
+        let candidates = candidates.map(|(settings, has_capacity)| Candidate {
+            settings,
+            has_capacity: *has_capacity,
+            reach: &reach,
+        });
         match match_job(job, candidates) {
             Match::Group { name, .. } => Ok(name.to_string()),
+            Match::None { reason } => Err(reason),
+        }
+    }
+
+    /// The reason why this group serves a job, or why not, when GitHub says this of whom it serves.
+    fn reason(job: &JobFacts, settings: &GroupSettings, reach: &Reach) -> Result<String, String> {
+        match match_job(job, [Candidate { settings, has_capacity: true, reach }]) {
+            Match::Group { reason, .. } => Ok(reason),
             Match::None { reason } => Err(reason),
         }
     }
@@ -248,5 +288,53 @@ mod tests {
         let mut public = job(&["x"]);
         public.repository.private = false;
         assert!(chosen(&public, &[(a, true)]).unwrap_err().contains("is public"));
+    }
+
+    #[test]
+    fn a_repository_that_the_runner_group_at_github_does_not_admit_is_not_promised_a_runner() {
+        let group = group("a", &["x"]);
+        let (private, mut public) = (job(&["x"]), job(&["x"]));
+        public.repository.private = false;
+        let id = private.repository.id;
+        let reach = |public, selected: Option<&[RepositoryId]>| {
+            let selected = selected.map(|ids| ids.iter().copied().collect());
+            Reach { access: Some(Access { runner_group: "Default".into(), public, selected }), ..Reach::default() }
+        };
+        let refused = |job: &JobFacts, reach: &Reach| {
+            let answer = reason(job, &group, reach);
+            answer.err().is_some_and(|why| why.contains("its runner group \"Default\" at GitHub does not admit the"))
+        };
+        assert!(reason(&public, &group, &Reach::default()).is_ok(), "nothing is known: everybody is admitted");
+        let (all, private_only, other, this) =
+            (reach(true, None), reach(false, None), reach(true, Some(&[RepositoryId(99)])), reach(false, Some(&[id])));
+        assert_eq!(
+            [&all, &private_only, &other, &this].map(|reach| refused(&private, reach)),
+            [false, false, true, false]
+        );
+        assert_eq!(
+            [&all, &private_only, &other, &this].map(|reach| refused(&public, reach)),
+            [false, true, true, true]
+        );
+    }
+
+    #[test]
+    fn a_repository_that_was_renamed_is_known_by_its_id_and_the_reason_says_what_to_change() {
+        let mut group = group("a", &["x"]);
+        group.scope = Scope::Repository { owner: "octo".into(), name: "old".into() };
+        let mut renamed = job(&["x"]);
+        (renamed.repository.owner, renamed.repository.name) = ("octo".into(), "new".into());
+        let reach = |id| Reach { repository: Some(id), ..Reach::default() };
+        let text = reason(&renamed, &group, &reach(renamed.repository.id)).unwrap();
+        assert!(text.ends_with("; repository octo/new was called octo/old: change the configuration"), "{text}");
+        for other in [Reach::default(), reach(RepositoryId(99))] {
+            let text = reason(&renamed, &group, &other).unwrap_err();
+            assert!(
+                text.contains("is for repository octo/old, not for octo/new (if it only has another name"),
+                "{text}"
+            );
+        }
+        renamed.repository.name = "OLD".into();
+        let text = reason(&renamed, &group, &reach(RepositoryId(99))).unwrap();
+        assert!(!text.contains("was called"), "one that was made anew has the name: {text}");
     }
 }

@@ -1,6 +1,7 @@
 //! One runner's life: which event leads from which state to which, what is to be done then, and when to look again.
 
 mod removal;
+mod report;
 mod sighting;
 
 pub use removal::still_wanted;
@@ -14,6 +15,7 @@ use crate::id::{InstanceId, JobId, RunnerId};
 use crate::machine::backoff;
 use crate::model::instance::{BackendError, Instance};
 use crate::model::remote::{Deregistered, GitHubError, RemoteRunner};
+use crate::model::report::InstanceReport;
 use crate::model::runner::{DeleteReason, HISTORY_MAX, Removal, Runner, RunnerState, Transition, Tried};
 use crate::model::secret::Secret;
 
@@ -61,6 +63,8 @@ pub enum Event {
     JobStarted(JobId),
     /// A `completed` event names it.
     JobCompleted(JobId),
+    /// Its instance says how far it is.
+    Reported(InstanceReport),
     /// A health check saw it.
     Sighted(Sighting),
     /// It is idle and not needed.
@@ -262,6 +266,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         }
         (Busy, Event::Remove { reason, force: true }) => remove(runner, reason, Parts::BOTH, now),
         (Starting | Idle | Busy, Event::Sighted(sighting)) => sighted(runner, sighting, now),
+        (Provisioning | Starting, Event::Reported(report)) => report::reported(runner, report, now),
 
         (Busy, Event::Created(instance)) => {
             runner.instance = Some(instance);
@@ -345,6 +350,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             | Event::RegistrationLookedUp(_)
             | Event::Deregistered(_)
             | Event::InstanceDeleted(_)
+            | Event::Reported(_)
             | Event::Sighted(_)
             | Event::ScaleDown
             | Event::Remove { .. }

@@ -1,4 +1,5 @@
-//! When GitHub is asked about a job that waits: a webhook may have been lost, or the job may be long over.
+//! When GitHub is asked about a job that waits, or runs for long: a webhook may have been lost, or the job may be long
+//! over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,33 +13,53 @@ use crate::model::job::{Job, JobStatus};
 
 /// A job that waits for longer is asked about, and again after each further such time.
 pub const VERIFY_AFTER: Duration = Duration::from_secs(600);
-/// Longest time between two questions about one job.
+/// Longest time between two questions about one job that waits.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// A job that runs for longer is asked about, and again after twice as long each time.
+const RUNS_LONG: Duration = Duration::from_secs(3600);
+/// Longest time between two questions about one job that runs; GitHub lets it run for five days at most.
+const RUNS_LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Jobs of one group that GitHub is asked about at once.
 const AT_ONCE: usize = 10;
 /// Shortest pause of a group's questions after one that was not answered.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// When a job is asked about next; none when it does not wait.
+/// When a job is asked about next; none when it is over, or not served.
 #[must_use]
 pub fn due(job: &Job) -> Option<Timestamp> {
-    let first = first(job.status, job.queued_at.unwrap_or(job.received_at))?;
+    let since = match job.status {
+        JobStatus::InProgress => job.taken_at,
+        _ => job.queued_at,
+    };
+    let first = first(job.status, since.unwrap_or(job.received_at))?;
     Some(job.verify_at.unwrap_or(first))
 }
 
-/// When a job is asked about first that is like this since a time; none when it does not wait.
+/// When a job is asked about first that is like this since a time; none when it is over, or not served.
 #[must_use]
 pub fn first(status: JobStatus, since: Timestamp) -> Option<Timestamp> {
     match status {
         JobStatus::Queued | JobStatus::Waiting => Some(after(since, VERIFY_AFTER)),
-        JobStatus::InProgress | JobStatus::Completed | JobStatus::Unmatched => None,
+        JobStatus::InProgress => Some(after(since, RUNS_LONG)),
+        JobStatus::Completed | JobStatus::Unmatched => None,
     }
 }
 
-/// When it is asked about again, after it was asked about so often.
+/// When a job that is like this is asked about again, after GitHub answered so often.
 #[must_use]
-pub fn next(times: u32, now: Timestamp) -> Timestamp {
-    after(now, VERIFY_AFTER.saturating_mul(times.max(1)).min(LONGEST))
+pub fn next(status: JobStatus, times: u32, now: Timestamp) -> Timestamp {
+    let wait = match status {
+        JobStatus::InProgress => RUNS_LONG.saturating_mul(1 << times.min(16)).min(RUNS_LONGEST),
+        _ => VERIFY_AFTER.saturating_mul(times.max(1)).min(LONGEST),
+    };
+    after(now, wait)
+}
+
+/// When a job is asked about whose runner was seen gone: it is over by then, or never will be.
+#[must_use]
+pub fn without_runner(job: &Job, now: Timestamp) -> Option<Timestamp> {
+    let soon = after(now, VERIFY_AFTER);
+    due(job).filter(|due| job.status == JobStatus::InProgress && *due > soon).map(|_| soon)
 }
 
 /// What was known of a job when it was asked about. An answer about an open job counts only while it still is.
@@ -57,7 +78,7 @@ impl Known {
     }
 }
 
-/// The jobs of one group that wait, by when they are asked about.
+/// The jobs of one group that wait or run, by when they are asked about.
 #[derive(Debug, Clone, Default)]
 pub struct Checks {
     places: BTreeMap<JobId, Place>,
@@ -173,12 +194,30 @@ mod tests {
     fn a_job_that_waits_is_due_after_ten_minutes_and_less_and_less_often_then() {
         let mut job = queued(1, 0);
         assert_eq!(due(&job), Some(t(600)));
-        job.verify_at = Some(next(1, t(600)));
+        job.verify_at = Some(next(JobStatus::Queued, 1, t(600)));
         assert_eq!(due(&job), Some(t(1200)));
-        assert_eq!(next(2, t(1200)), t(2400));
-        assert_eq!(next(u32::MAX, t(0)), t(3600));
-        job.status = JobStatus::InProgress;
+        assert_eq!(next(JobStatus::Queued, 2, t(1200)), t(2400));
+        assert_eq!(next(JobStatus::Waiting, u32::MAX, t(0)), t(3600));
+        job.status = JobStatus::Completed;
         assert_eq!(due(&job), None);
+    }
+
+    #[test]
+    fn a_job_that_runs_is_due_after_an_hour_then_later_and_later_and_soon_once_its_runner_is_gone() {
+        let mut job = queued(1, 0);
+        let mut taken = delivery("p", 1, JobAction::InProgress);
+        taken.received_at = t(100);
+        job_machine::apply(&mut job, &taken);
+        assert_eq!((due(&job), job.verify_at), (Some(t(3700)), Some(t(3700))));
+        job.verify_at = None;
+        assert_eq!(due(&job), Some(t(3700)), "as an older version saved it");
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, u32::MAX].map(|n| next(JobStatus::InProgress, n, t(0)).as_second() / 3600),
+            [1, 2, 4, 8, 16, 24, 24]
+        );
+        assert_eq!(without_runner(&job, t(200)), Some(t(800)));
+        assert_eq!(without_runner(&job, t(3650)), None, "it is asked about sooner anyway");
+        assert_eq!(without_runner(&queued(2, 0), t(0)), None);
     }
 
     #[test]

@@ -204,7 +204,7 @@ pub enum Milestone {
         /// Name of the backend that is asked now.
         next: String,
     },
-    /// GitHub was asked about it, because it waited for long.
+    /// GitHub was asked about it, because nothing was heard of it for long.
     Verified {
         /// What came of it, in a sentence.
         answer: String,

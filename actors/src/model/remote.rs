@@ -1,10 +1,13 @@
-//! What GitHub knows of a runner, and why it does not do what it is asked.
+//! What GitHub knows of runners and runner groups, and why it does not do what it is asked.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::id::RunnerId;
+use crate::id::{RepositoryId, RunnerGroupId, RunnerId};
+use crate::model::delivery::RepositoryRef;
 
 /// A runner, as GitHub lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,17 @@ pub struct RemoteRunner {
     pub labels: Vec<String>,
 }
 
+/// A runner application that GitHub offers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Download {
+    /// Where it is.
+    pub url: String,
+    /// What the archive is called.
+    pub filename: String,
+    /// The archive's SHA-256 in hexadecimal; none when GitHub did not tell.
+    pub sha256: Option<String>,
+}
+
 /// How a removal went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deregistered {
@@ -30,6 +44,70 @@ pub enum Deregistered {
     Absent,
     /// 422: it runs a job; leave it.
     Busy,
+}
+
+/// The runner group that a group's runners join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerGroup {
+    /// GitHub's id.
+    pub id: RunnerGroupId,
+    /// What was not as configured and is by now, in words; none when nothing was.
+    pub repaired: Option<String>,
+    /// Why it is not as configured. Nobody is to join it before it is.
+    pub trouble: Option<GitHubError>,
+    /// Whom its runners serve.
+    pub reach: Reach,
+}
+
+impl RunnerGroup {
+    /// One that is as configured.
+    #[must_use]
+    pub fn in_step(id: RunnerGroupId) -> Self {
+        Self { id, repaired: None, trouble: None, reach: Reach::default() }
+    }
+}
+
+/// What GitHub says of the repositories that a group's runners serve, beyond what is configured. Nothing: it says no
+/// more than that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// GitHub's id of the only repository, of a group for one repository; it stays when the repository is renamed.
+    #[serde(default)]
+    pub repository: Option<RepositoryId>,
+    /// Who may use the runner group, where that is not as configured.
+    #[serde(default)]
+    pub access: Option<Access>,
+}
+
+/// The repositories that may use a runner group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// Name of the runner group.
+    pub runner_group: String,
+    /// Whether public ones may.
+    pub public: bool,
+    /// Those that alone may; none: all, or it is not known.
+    pub selected: Option<BTreeSet<RepositoryId>>,
+}
+
+impl Access {
+    /// Whether this repository may use it.
+    #[must_use]
+    pub fn admits(&self, repository: &RepositoryRef) -> bool {
+        (self.public || repository.private)
+            && self.selected.as_ref().is_none_or(|selected| selected.contains(&repository.id))
+    }
+}
+
+/// What became of the request to delete a runner group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunnerGroupRemoval {
+    /// It is deleted.
+    Removed,
+    /// There was none.
+    Absent,
+    /// It stays: why, in words.
+    Kept(String),
 }
 
 /// Why GitHub did not do what it was asked. The variant decides what happens next.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{GroupName, ReplicaId};
+use crate::model::remote::Reach;
 
 /// What a replica tells the others with each beat.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct Report {
     /// Groups it owns whose actor does not run, and why.
     #[serde(default)]
     pub stopped: BTreeMap<GroupName, String>,
+    /// Whom the runners of groups that it owns serve, where GitHub says more than the configuration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reach: BTreeMap<GroupName, Reach>,
 }
 
 /// Who lives and who owns what.

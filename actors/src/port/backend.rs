@@ -1,8 +1,12 @@
 //! A backend makes and removes the instances that runners live in.
 
+use std::time::Duration;
+
 use crate::id::{GroupName, JobId, ManagerName, RunnerName};
 pub use crate::model::instance::{BackendError, Instance, InstanceStatus};
+pub use crate::model::remote::Download;
 use crate::model::secret::Secret;
+use crate::model::settings::{Arch, Os};
 use async_trait::async_trait;
 
 /// Makes, finds and removes instances. Every method may be called again with the same arguments.
@@ -52,6 +56,35 @@ pub struct InstanceSpec {
     /// The just-in-time config, base64 as GitHub gave it. Never an argument, never in a log, never stored.
     /// Instances find it as `RUNNER_JIT_CONFIG` and `ACTIONS_RUNNER_INPUT_JITCONFIG`.
     pub jit_config: Secret,
+    /// What whoever makes a whole machine needs to know besides.
+    pub machine: Machine,
+}
+
+/// What a runner's machine is to be, and how long it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Its operating system. Default Linux.
+    pub os: Os,
+    /// Its processor. Default x64.
+    pub arch: Arch,
+    /// The runner application for it; none when GitHub did not tell.
+    pub download: Option<Download>,
+    /// Where the runner is registered, as a path at GitHub: `octo-org`, `octo-org/app` or `enterprises/octo`.
+    pub scope_path: String,
+    /// How long from now the runner may take to come online, the creation of its instance included. Default 15 min.
+    pub online_within: Duration,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            os: Os::Linux,
+            arch: Arch::X64,
+            download: None,
+            scope_path: String::new(),
+            online_within: Duration::from_secs(15 * 60),
+        }
+    }
 }
 
 /// What a runner is doing, for labels or tags at its instance.

@@ -2,7 +2,9 @@
 
 use crate::id::{DeliveryId, JobId, RunnerGroupId, RunnerId, RunnerName};
 use crate::model::delivery::JobEvent;
-pub use crate::model::remote::{Deregistered, GitHubError, RemoteRunner};
+pub use crate::model::remote::{
+    Access, Deregistered, Download, GitHubError, Reach, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
+};
 use crate::model::secret::Secret;
 use crate::model::settings::{Arch, GroupSettings, Os, Scope};
 use async_trait::async_trait;
@@ -12,9 +14,24 @@ use jiff::Timestamp;
 #[async_trait]
 pub trait GitHub: Send + Sync + 'static {
     /// Finds the runner group of that name, creates it where there is none, and brings its access rules
-    /// (public repositories, selected repositories, workflows) in step with `group`. Idempotent. Where the plan has
-    /// no runner groups, and for repositories, it is the default group, 1.
-    async fn ensure_runner_group(&self, group: &GroupSettings) -> Result<RunnerGroupId, GitHubError>;
+    /// (public repositories, selected repositories, workflows) in step with `group`. `last` is the one that it was
+    /// before: with another name now, it is given back its own. Idempotent. Where the plan has no runner groups, and for
+    /// repositories, it is the default group, 1; one that the enterprise shares is left as it is.
+    ///
+    /// One listing of a scope's runner groups, at most a minute old, serves all groups of the scope.
+    async fn ensure_runner_group(
+        &self,
+        group: &GroupSettings,
+        last: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroup, GitHubError>;
+
+    /// Deletes the runner group of that name, or `last`, which it was before. Never the default one, one that the
+    /// enterprise shares, or one with runners in it. Idempotent.
+    async fn delete_runner_group(
+        &self,
+        group: &GroupSettings,
+        last: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroupRemoval, GitHubError>;
 
     /// Registers a runner and returns its just-in-time config. Not idempotent: a second call with the same name is a
     /// [`GitHubError::Conflict`].
@@ -29,8 +46,8 @@ pub trait GitHub: Send + Sync + 'static {
     /// Removes a registration. Idempotent: an absent one is [`Deregistered::Absent`].
     async fn delete_runner(&self, scope: &Scope, id: RunnerId) -> Result<Deregistered, GitHubError>;
 
-    /// Address of the newest runner application for this system, kept for an hour.
-    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<String, GitHubError>;
+    /// The newest runner application for this system, kept for an hour.
+    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<Download, GitHubError>;
 }
 
 /// What GitHub remembers of jobs and of the deliveries it sent: the way to jobs whose webhooks never came. Every call

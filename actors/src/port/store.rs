@@ -63,8 +63,18 @@ pub trait Store: Send + Sync + 'static {
     /// Runners, by name.
     async fn runners(&self, filter: &RunnerFilter) -> Result<Vec<Runner>, StoreError>;
 
-    /// Forgets what is past its time: deliveries received before `deliveries`, jobs that are final or unmatched since
-    /// before `jobs`, runners that are final since before `runners`. Returns how many entries went.
+    /// Keeps something sealed until its time is over, durably; an entry of the same key is replaced.
+    async fn keep_sealed(&self, sealed: Sealed) -> Result<(), StoreError>;
+
+    /// What is kept sealed under a key; it may still be there some minutes after its time.
+    async fn sealed(&self, key: &str) -> Result<Option<Sealed>, StoreError>;
+
+    /// Forgets all that is kept sealed for a runner.
+    async fn forget_sealed(&self, runner: &RunnerName) -> Result<(), StoreError>;
+
+    /// Forgets what is past its time: what is sealed until now, deliveries received before `deliveries`, jobs that are final or unmatched since
+    /// before `jobs`, runners that are final since before `runners`. Returns how many entries went,
+    /// those that were sealed not counted.
     async fn prune(&self, before: Horizon) -> Result<u64, StoreError>;
 
     /// Whether a write would work now.
@@ -83,6 +93,21 @@ pub struct Route {
     pub runner_group: Option<GroupName>,
     /// The job as it is kept while no group serves it.
     pub unmatched: Option<Box<Job>>,
+}
+
+/// Something that the store keeps and cannot read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// What it is found by: at most 128 visible ASCII characters.
+    pub key: String,
+    /// The runner that it belongs to.
+    pub runner: RunnerName,
+    /// The runner's group.
+    pub group: GroupName,
+    /// The sealed bytes, at most 256 kB.
+    pub body: Vec<u8>,
+    /// When it is to be forgotten; kept to the millisecond.
+    pub until: Timestamp,
 }
 
 /// What became of a delivery.

@@ -5,7 +5,7 @@ pub mod places;
 pub mod records;
 pub mod replicas;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -23,7 +23,9 @@ use actors::model::runner::Runner;
 use actors::model::secret::Secret;
 use actors::model::settings::{Arch, BackendLimits, GroupSettings, Os, Scope};
 use actors::port::backend::{Instance, InstanceSpec, InstanceStatus, Metadata, Owner};
-use actors::port::github::{Deregistered, JitRequest, Registration, RemoteRunner};
+use actors::port::github::{
+    Deregistered, Download, JitRequest, Registration, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
+};
 use actors::port::store::*;
 use actors::port::*;
 use async_trait::async_trait;
@@ -38,6 +40,8 @@ pub struct Earth {
     membership: Mutex<replicas::Membership>,
     /// What GitHub remembers.
     records: records::Memory,
+    /// The only runner group.
+    runner_group: Mutex<OurRunnerGroup>,
     /// How long each call takes.
     pub latency: Mutex<Duration>,
     /// How much longer each create takes.
@@ -68,6 +72,31 @@ pub struct Earth {
     pub lose_records: AtomicU64,
     /// Answers to creates get lost after they worked.
     pub lose_creates: AtomicU64,
+}
+
+/// The runner group that all groups share, and what was done to it.
+pub struct OurRunnerGroup {
+    /// What a look finds.
+    pub found: RunnerGroup,
+    /// What the next looks find instead.
+    pub errors: VecDeque<GitHubError>,
+    /// What a removal is answered.
+    pub removal: Result<RunnerGroupRemoval, GitHubError>,
+    /// The looks and removals that were asked for, with the id that it had before.
+    pub looks: Vec<Option<RunnerGroupId>>,
+    pub removals: Vec<Option<RunnerGroupId>>,
+}
+
+impl Default for OurRunnerGroup {
+    fn default() -> Self {
+        Self {
+            found: RunnerGroup::in_step(RunnerGroupId(1)),
+            errors: VecDeque::new(),
+            removal: Ok(RunnerGroupRemoval::Removed),
+            looks: vec![],
+            removals: vec![],
+        }
+    }
 }
 
 #[derive(Default)]
@@ -124,6 +153,10 @@ impl Earth {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    pub fn runner_group(&self) -> MutexGuard<'_, OurRunnerGroup> {
+        self.runner_group.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     async fn pause(&self) {
         let latency = *self.latency.lock().unwrap();
         tokio::time::sleep(latency).await;
@@ -171,13 +204,32 @@ impl Observer for Earth {
 
 #[async_trait]
 impl GitHub for Earth {
-    async fn ensure_runner_group(&self, _: &GroupSettings) -> Result<RunnerGroupId, GitHubError> {
-        Ok(RunnerGroupId(1))
+    async fn ensure_runner_group(
+        &self,
+        _: &GroupSettings,
+        last: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroup, GitHubError> {
+        let mut ours = self.runner_group();
+        ours.looks.push(last);
+        ours.errors.pop_front().map_or_else(|| Ok(ours.found.clone()), Err)
+    }
+
+    async fn delete_runner_group(
+        &self,
+        _: &GroupSettings,
+        last: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroupRemoval, GitHubError> {
+        let mut ours = self.runner_group();
+        ours.removals.push(last);
+        ours.removal.clone()
     }
 
     async fn generate_jit_config(&self, request: &JitRequest) -> Result<Registration, GitHubError> {
         self.pause().await;
         self.github()?;
+        if request.runner_group != self.runner_group().found.id {
+            return Err(GitHubError::NotFound(format!("runner group {}", request.runner_group)));
+        }
         let mut things = self.things();
         if things.registered.contains_key(request.name.as_str()) {
             return Err(GitHubError::Conflict(request.name.to_string()));
@@ -218,8 +270,8 @@ impl GitHub for Earth {
         Ok(Deregistered::Removed)
     }
 
-    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<String, GitHubError> {
-        Ok(String::new())
+    async fn runner_download(&self, _: &Scope, _: Os, _: Arch) -> Result<Download, GitHubError> {
+        Ok(Download::default())
     }
 }
 
@@ -401,6 +453,18 @@ impl Store for Earth {
 
     async fn runners(&self, _: &RunnerFilter) -> Result<Vec<Runner>, StoreError> {
         Ok(self.things().runners.values().cloned().collect())
+    }
+
+    async fn keep_sealed(&self, _: Sealed) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn sealed(&self, _: &str) -> Result<Option<Sealed>, StoreError> {
+        Ok(None)
+    }
+
+    async fn forget_sealed(&self, _: &RunnerName) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn prune(&self, _: Horizon) -> Result<u64, StoreError> {

@@ -18,7 +18,9 @@ use actors::model::job::Job;
 use actors::model::runner::Runner;
 use actors::model::settings::{Arch, GroupSettings, Os, Scope};
 use actors::port::backend::{Instance, InstanceSpec, Metadata, Owner};
-use actors::port::github::{Deregistered, JitRequest, Registration, RemoteRunner};
+use actors::port::github::{
+    Deregistered, Download, JitRequest, Registration, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
+};
 use actors::port::replicas::{LEASE, Notice, Report, Roster};
 use actors::port::store::*;
 use actors::port::*;
@@ -219,9 +221,22 @@ impl Replicas for Site {
 
 #[async_trait]
 impl GitHub for Site {
-    async fn ensure_runner_group(&self, group: &GroupSettings) -> Result<RunnerGroupId, GitHubError> {
+    async fn ensure_runner_group(
+        &self,
+        group: &GroupSettings,
+        last: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroup, GitHubError> {
         self.note("ensure_runner_group", &group.name);
-        self.earth.ensure_runner_group(group).await
+        self.earth.ensure_runner_group(group, last).await
+    }
+
+    async fn delete_runner_group(
+        &self,
+        group: &GroupSettings,
+        last: Option<RunnerGroupId>,
+    ) -> Result<RunnerGroupRemoval, GitHubError> {
+        self.note("delete_runner_group", &group.name);
+        self.earth.delete_runner_group(group, last).await
     }
 
     async fn generate_jit_config(&self, request: &JitRequest) -> Result<Registration, GitHubError> {
@@ -244,7 +259,7 @@ impl GitHub for Site {
         self.earth.delete_runner(scope, id).await
     }
 
-    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<String, GitHubError> {
+    async fn runner_download(&self, scope: &Scope, os: Os, arch: Arch) -> Result<Download, GitHubError> {
         self.note("runner_download", scope);
         self.earth.runner_download(scope, os, arch).await
     }
@@ -346,6 +361,18 @@ impl Store for Site {
 
     async fn runners(&self, filter: &RunnerFilter) -> Result<Vec<Runner>, StoreError> {
         self.earth.runners(filter).await
+    }
+
+    async fn keep_sealed(&self, sealed: Sealed) -> Result<(), StoreError> {
+        self.earth.keep_sealed(sealed).await
+    }
+
+    async fn sealed(&self, key: &str) -> Result<Option<Sealed>, StoreError> {
+        self.earth.sealed(key).await
+    }
+
+    async fn forget_sealed(&self, runner: &RunnerName) -> Result<(), StoreError> {
+        self.earth.forget_sealed(runner).await
     }
 
     async fn prune(&self, before: Horizon) -> Result<u64, StoreError> {

@@ -145,6 +145,7 @@ mod tests {
             runner: RunnerName::new("g-1").unwrap(),
             env: vec![],
             jit_config: Secret::new("aml0".into()),
+            machine: actors::port::backend::Machine::default(),
         };
         let plain = body(&settings, &spec);
         assert_eq!(plain.cmd, None, "the image's own command");

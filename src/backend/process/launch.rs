@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use actors::port::backend::{BackendError, InstanceSpec};
-use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
+use super::super::executable;
 use super::Settings;
 use super::procfs::{MARK_GROUP, MARK_MANAGER, MARK_RUNNER};
 
@@ -74,15 +74,6 @@ pub(super) fn resolve(settings: &Settings) -> Result<PathBuf, BackendError> {
                 path.display()
             ))
         })
-}
-
-fn executable(path: &Path) -> Result<(), String> {
-    match path.metadata() {
-        Err(error) if error.kind() == ErrorKind::NotFound => Err("does not exist".to_owned()),
-        Err(error) => Err(format!("cannot be examined: {error}")),
-        Ok(metadata) if !metadata.is_file() => Err("is not a file".to_owned()),
-        Ok(_) => access(path, Access::EXEC_OK).map_err(|_| "is not executable for this user".to_owned()),
-    }
 }
 
 /// Starts it: own process group, no input, no output, no descriptor but these three.
@@ -150,7 +141,7 @@ mod tests {
 
     use actors::id::{GroupName, ManagerName, RunnerName};
     use actors::model::secret::Secret;
-    use actors::port::backend::Owner;
+    use actors::port::backend::{Machine, Owner};
 
     use super::*;
 
@@ -169,6 +160,7 @@ mod tests {
             runner: RunnerName::new("g-1").unwrap(),
             env: vec![("RUNNER_LABELS", "a,b".into()), ("RUNNER_NAME", "from-spec".into())],
             jit_config: Secret::new("aml0".into()),
+            machine: Machine::default(),
         }
     }
 

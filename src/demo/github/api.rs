@@ -56,6 +56,10 @@ fn in_scope(world: &mut World, call: &Call, scope: &Scope) -> Answer {
         (Operation::ListGroups, Some(of), _) => list_groups(world, call, of),
         (Operation::CreateGroup, Some(of), _) => create_group(world, call, of),
         (_, Some(of), _) => with_group(world, call, of, scope),
+        (Operation::GetRepository, _, Some(name)) => match world.find_repository(name) {
+            Some(found) => Answer::new(200, wire::repository(world, found)),
+            None => Answer::not_found(),
+        },
         (Operation::ListRuns, _, Some(name)) => {
             let wanted = |run: &&Run<'_>| call.param("status").is_none_or(|status| status == run.status().as_str());
             list(world, call, "workflow_runs", runs_of(world, name).iter().filter(wanted), wire::run)
@@ -186,6 +190,9 @@ fn create_group(world: &mut World, call: &Call, of: GroupScope) -> Answer {
     let Some(name) = call.body["name"].as_str().filter(|name| !name.is_empty()) else {
         return invalid("Validation Failed", &["name is missing"]);
     };
+    if !world.has_groups {
+        return Answer::error(403, "Upgrade to GitHub Team or GitHub Enterprise to create runner groups");
+    }
     if world.groups.iter().any(|g| g.scope == of && g.name.eq_ignore_ascii_case(name)) {
         return Answer::error(409, &format!("Runner group with name '{name}' already exists"));
     }
@@ -193,6 +200,7 @@ fn create_group(world: &mut World, call: &Call, of: GroupScope) -> Answer {
         id: world.next_group,
         scope: of,
         name: name.to_owned(),
+        inherited: false,
         visibility: "all".to_owned(),
         selected: Vec::new(),
         allows_public_repositories: false,
@@ -242,6 +250,11 @@ fn with_group(world: &mut World, call: &Call, of: GroupScope, scope: &Scope) -> 
     let Some(at) = world.groups.iter().position(|g| g.scope == of && g.id == call.id) else {
         return Answer::not_found();
     };
+    let changes =
+        matches!(call.operation, Operation::UpdateGroup | Operation::DeleteGroup | Operation::SetGroupRepositories);
+    if changes && world.groups[at].inherited {
+        return Answer::error(403, "The runner group is shared by the enterprise and cannot be changed here");
+    }
     match call.operation {
         Operation::GetGroup => Answer::new(200, wire::group(world, &world.groups[at])),
         Operation::UpdateGroup => match amend(&mut world.groups[at], &call.body) {

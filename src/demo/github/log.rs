@@ -32,6 +32,8 @@ pub enum Operation {
     DeleteRunner,
     /// `GET …/actions/runners/downloads`
     ListDownloads,
+    /// `GET /repos/{owner}/{repo}`
+    GetRepository,
     /// `GET …/actions/runs`
     ListRuns,
     /// `GET …/actions/runs/{id}`

@@ -44,6 +44,8 @@ pub struct RunnerGroup {
     pub scope: GroupScope,
     /// Its name, unique within the scope.
     pub name: String,
+    /// Whether the enterprise shares it with the organization, which cannot change it then.
+    pub inherited: bool,
     /// `all`, `private` or `selected`.
     pub visibility: String,
     /// Ids of the repositories (organizations, for the enterprise) that may use it when it is `selected`.
@@ -62,6 +64,7 @@ impl RunnerGroup {
             id: 1,
             scope,
             name: "Default".to_owned(),
+            inherited: false,
             visibility: "all".to_owned(),
             selected: Vec::new(),
             allows_public_repositories: true,
@@ -140,6 +143,8 @@ pub(super) struct World {
     pub(super) started: (Instant, Timestamp),
     pub(super) runners: BTreeMap<u64, Runner>,
     pub(super) groups: Vec<RunnerGroup>,
+    /// Whether the plan has runner groups beside the default one.
+    pub(super) has_groups: bool,
     pub(super) jobs: BTreeMap<JobId, Job>,
     /// Jobs that no runner was given, by age.
     pub(super) queue: BTreeSet<JobId>,
@@ -179,6 +184,7 @@ impl World {
             started: (now, Timestamp::now() + jiff::SignedDuration::from_secs(settings.clock_ahead)),
             runners: BTreeMap::new(),
             groups: [GroupScope::Organization, GroupScope::Enterprise].map(RunnerGroup::default_of).into(),
+            has_groups: true,
             jobs: BTreeMap::new(),
             queue: BTreeSet::new(),
             finished: VecDeque::new(),

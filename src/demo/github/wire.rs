@@ -163,7 +163,7 @@ pub(super) fn group(world: &World, group: &RunnerGroup) -> Value {
         "selected_workflows": group.selected_workflows,
     });
     if group.scope == GroupScope::Organization {
-        value["inherited"] = json!(false);
+        value["inherited"] = json!(group.inherited);
     }
     if group.visibility == "selected" {
         value[format!("selected_{members}_url")] = json!(format!("{url}/{members}"));

@@ -30,6 +30,8 @@ enum MessageType {
     Drain,
     /// Undo `drain`.
     Resume,
+    /// Delete the runner group at GitHub, once the group is drained and its runners are gone; `resume` creates it anew.
+    DeleteRunnerGroup,
     /// Change `min` and `max`; not available in this version.
     Scale,
 }
@@ -118,7 +120,8 @@ async fn read(request: &Request, body: &mut RequestBody) -> Result<Received, Pro
 
 /// What a body asks for.
 fn parse(text: &str) -> Result<Command, Problem> {
-    const EXPECTED: &str = "expected \"healthcheck\", \"create_runner\", \"reset\", \"drain\" or \"resume\"";
+    const EXPECTED: &str = "expected \"healthcheck\", \"create_runner\", \"reset\", \"drain\", \"resume\" or \
+                            \"delete_runner_group\"";
     let value: Value =
         serde_json::from_str(text).map_err(|error| Problem::invalid("#", format!("the body is not JSON: {error}")))?;
     let Some(fields) = value.as_object() else {
@@ -131,6 +134,7 @@ fn parse(text: &str) -> Result<Command, Problem> {
         Some("reset") => Command::Reset,
         Some("drain") => Command::Drain,
         Some("resume") => Command::Resume,
+        Some("delete_runner_group") => Command::DeleteRunnerGroup,
         Some("scale") => return Err(Problem::invalid("#/type", "\"scale\" is not available in this version")),
         _ => return Err(Problem::invalid("#/type", EXPECTED)),
     };
@@ -153,6 +157,7 @@ mod tests {
             ("reset", Command::Reset),
             ("drain", Command::Drain),
             ("resume", Command::Resume),
+            ("delete_runner_group", Command::DeleteRunnerGroup),
         ] {
             assert_eq!(parse(&format!("{{\"type\": \"{kind}\"}}")), Ok(command));
         }

@@ -35,7 +35,8 @@ const PREPARED_STATEMENTS: usize = 64;
 /// - `settled_at`: since when a job is final or unmatched, a runner final.
 /// - `assignments`: which group a job went to; rows outlive the inbox and live as long as the job.
 /// - `inbox.cursor` grows over all groups and is never used twice.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE groups (name TEXT PRIMARY KEY, token INTEGER NOT NULL, body TEXT) STRICT, WITHOUT ROWID;
 
 CREATE TABLE deliveries (id TEXT PRIMARY KEY, received_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -73,7 +74,15 @@ CREATE TABLE set_aside (
 ) STRICT;
 
 CREATE TABLE probe (id INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
-"];
+",
+    "
+CREATE TABLE sealed (
+  key TEXT PRIMARY KEY, runner TEXT NOT NULL, grp TEXT NOT NULL, until INTEGER NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE INDEX sealed_by_runner ON sealed (runner);
+CREATE INDEX sealed_by_time ON sealed (until);
+",
+];
 
 /// Opens, and where needed makes or migrates, the database of a directory.
 ///

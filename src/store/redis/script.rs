@@ -40,6 +40,7 @@ scripts! {
     BEAT = "beat.lua";
     CHECK = "check.lua";
     CLAIM = "claim.lua";
+    FORGET_SEALED = "forget_sealed.lua";
     GET = "get.lua";
     INBOX = "inbox.lua";
     LEAVE = "leave.lua";
@@ -49,6 +50,7 @@ scripts! {
     RECORD = "record.lua";
     RELEASE = "release.lua";
     SAVE = "save.lua";
+    SEAL = "seal.lua";
     SEND = "send.lua";
     SET_ASIDE = "set_aside.lua";
 }

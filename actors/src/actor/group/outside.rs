@@ -21,6 +21,7 @@ impl State {
             let listing = interpreter.list().await;
             let _ = actor.cast(GroupMsg::Listed(listing));
         });
+        self.look_at_runner_group(myself);
     }
 
     pub(super) fn probe(&self, myself: &ActorRef<GroupMsg>, backend: String) {
@@ -55,7 +56,7 @@ impl State {
         let now = self.now();
         let Some(running) = &mut self.running else { return };
         if let Err(error) = &answer {
-            tracing::warn!(group = %self.args.settings.name, %job, %error, "cannot ask GitHub about a job that waits for long");
+            tracing::warn!(group = %self.args.settings.name, %job, %error, "cannot ask GitHub about a job that is open for long");
         }
         let effects = running.group.verified(job, answer, now);
         self.carry_out(myself, effects).await;

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{Effect, Group};
 use crate::id::RunnerName;
 use crate::machine::runner::Event;
+use crate::model::report::InstanceReport;
 use crate::model::runner::{DeleteReason, RunnerState};
 
 /// Why a request of an operator is not carried out.
@@ -58,6 +59,23 @@ impl Group {
         effects
     }
 
+    /// An operator wants the runner group at GitHub gone.
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] unless the group is drained and has no runners.
+    pub fn may_lose_runner_group(&self) -> Result<(), Refusal> {
+        let name = &self.settings.name;
+        if !self.snapshot.drained {
+            return Err(Refusal::Conflict(format!("group {name} would create its runner group anew: drain it first")));
+        }
+        match self.total() {
+            0 => Ok(()),
+            runners => {
+                Err(Refusal::Conflict(format!("group {name} still has runners ({runners}): wait until they are gone")))
+            }
+        }
+    }
+
     /// Forgets failures and the last error, and checks health.
     pub fn reset(&mut self, now: Timestamp) -> Vec<Effect> {
         self.snapshot.failures = 0;
@@ -81,5 +99,16 @@ impl Group {
         }
         let event = Event::Remove { reason: DeleteReason::Requested, force };
         Ok(vec![Effect::Tell(name.clone(), event)])
+    }
+
+    /// Passes on what the instance of a runner says of itself.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there is none of that name.
+    pub fn instance_report(&self, name: &RunnerName, report: InstanceReport) -> Result<Vec<Effect>, Refusal> {
+        if self.fleet.get(name).is_none() {
+            return Err(Refusal::NoRunner(name.clone()));
+        }
+        Ok(vec![Effect::Tell(name.clone(), Event::Reported(report))])
     }
 }

@@ -1,4 +1,4 @@
-//! What GitHub says of a job that waited for long. Only GitHub's own answer drops it.
+//! What GitHub says of a job that waited or ran for long. Only GitHub's own answer ends it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::machine::{found, job as job_machine};
 use crate::model::delivery::{JobAction, JobEvent};
 use crate::model::job::{Job, JobStatus, Milestone};
 use crate::model::remote::GitHubError;
+use crate::model::runner::Runner;
 
 impl Group {
     /// The answer to [`Effect::Verify`]: the job as it is now, or none when GitHub says that there is none.
@@ -26,8 +27,8 @@ impl Group {
     ) -> Vec<Effect> {
         let mut effects = vec![];
         let asked = self.checks.answered(id);
-        let waiting = self.jobs.get(&id).filter(|job| verify::due(job).is_some()).cloned();
-        if let (Some(asked), Some(job)) = (asked, waiting) {
+        let open = self.jobs.get(&id).filter(|job| verify::due(job).is_some()).cloned();
+        if let (Some(asked), Some(job)) = (asked, open) {
             let unchanged = asked == Known::of(&job);
             match answer {
                 Err(error) => self.not_verified(&job, &error, now),
@@ -48,11 +49,13 @@ impl Group {
 
     /// GitHub shows the job like this.
     fn seen(&mut self, job: &Job, event: JobEvent, now: Timestamp, effects: &mut Vec<Effect>) {
-        let (id, times) = (job.id(), job.verified.saturating_add(1));
+        let (id, before, times) = (job.id(), job.status, job.verified.saturating_add(1));
         self.change(id, |job| job.note_once(now, answer(says(event.action))));
         let as_known = match event.action {
-            JobAction::Queued => job.status == JobStatus::Queued,
-            JobAction::Waiting => job.status == JobStatus::Waiting,
+            // What was taken never waits again.
+            _ if before == JobStatus::InProgress => event.action != JobAction::Completed,
+            JobAction::Queued => before == JobStatus::Queued,
+            JobAction::Waiting => before == JobStatus::Waiting,
             JobAction::InProgress | JobAction::Completed => false,
         };
         if !as_known && let Some(delivery) = found::delivery(event, Some(job), now) {
@@ -60,9 +63,20 @@ impl Group {
             effects.push(Effect::Note(Note::Found));
         }
         self.change(id, |job| {
-            job.verified = times;
-            job.verify_at = Some(verify::next(times, now));
+            // In another state it begins anew.
+            if job.status == before {
+                job.verified = times;
+                job.verify_at = Some(verify::next(before, times, now));
+            }
         });
+    }
+
+    /// A runner is gone: the job that it took is over, and somebody should have told.
+    pub(super) fn runner_left(&mut self, runner: &Runner, now: Timestamp) {
+        let Some(id) = runner.job else { return };
+        if let Some(due) = self.jobs.get(&id).and_then(|job| verify::without_runner(job, now)) {
+            self.change(id, |job| job.verify_at = Some(due));
+        }
     }
 
     /// GitHub knows the job no more.
@@ -91,7 +105,7 @@ impl Group {
         let kind = error.kind().replace('_', " ");
         self.change(job.id(), |job| {
             job.note_once(now, answer(&format!("it could not be told ({kind})")));
-            job.verify_at = Some(verify::next(1, now));
+            job.verify_at = Some(verify::next(job.status, 0, now));
         });
     }
 

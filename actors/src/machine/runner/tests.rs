@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{Attempt, RunnerName};
 use crate::model::instance::InstanceStatus;
+use crate::model::report::ReportStatus;
 
 const NAMES: &str = "octo-aaaaaaaa";
 
@@ -279,7 +280,7 @@ fn a_job_that_ended_leaves_nothing_to_ask_before_the_instance_goes() {
 }
 
 fn any_event() -> impl Strategy<Value = u8> {
-    0..31_u8
+    0..33_u8
 }
 
 fn event(n: u8) -> Event {
@@ -322,6 +323,8 @@ fn event(n: u8) -> Event {
             instance: Seen::Present(instance(InstanceStatus::Stopped)),
         }),
         29 => Event::Found,
+        30 => Event::Reported(InstanceReport::new(ReportStatus::Installing, "x")),
+        31 => Event::Reported(InstanceReport::new(ReportStatus::Failed, "x")),
         _ => Event::Tick,
     }
 }
