@@ -1,7 +1,7 @@
 //! The docker backend against a real daemon: what it asks for, lost answers, names that are taken, restarts, secrets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
-#[path = "docker_backend/between.rs"]
+#[path = "support/between.rs"]
 mod between;
 #[path = "contract/backend.rs"]
 #[allow(dead_code, unused_macros, unused_imports, reason = "only the helpers are used here")]

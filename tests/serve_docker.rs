@@ -1,6 +1,9 @@
 //! The real binary with real containers: kill -9 of the manager and a restart of the daemon in the middle.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
+#[path = "support/between.rs"]
+mod between;
+
 #[path = "support/docker.rs"]
 mod docker;
 
@@ -8,21 +11,22 @@ mod docker;
 mod service;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use between::{Between, Fate};
 use docker::Dockerd;
 use serde_json::{Value, json};
 use service::{PROGRAM, Site};
 
 /// A configuration whose runners are containers: the program itself, with the libraries of this host.
-fn config(site: &Site, daemon: &Dockerd, max: u32) -> PathBuf {
+fn config(site: &Site, socket: &Path, max: u32) -> PathBuf {
     site.config(max, |config| {
         config["log_level"] = json!("DEBUG");
         config["runner_groups"][0]["backend"] = json!({
             "name": "docker",
-            "config": {"base_url": format!("unix://{}", daemon.socket().display())},
+            "config": {"base_url": format!("unix://{}", socket.display())},
             "instance_config": {
                 "image": "runner",
                 "command": [PROGRAM, "demo-runner"],
@@ -63,7 +67,7 @@ async fn twenty_jobs_survive_kill_9_and_a_restart_of_the_daemon_and_leave_no_con
     let mut daemon = Dockerd::start();
     daemon.image("runner").await;
     let others = bystanders(&daemon).await;
-    let config = config(&site, &daemon, 5);
+    let config = config(&site, &daemon.socket(), 5);
     site.start(&config).await;
     let began = Instant::now();
     let jits = Mutex::new(BTreeSet::new());
@@ -104,4 +108,30 @@ async fn twenty_jobs_survive_kill_9_and_a_restart_of_the_daemon_and_leave_no_con
     assert!(jits.len() >= 3, "{} seen", jits.len());
     assert!(log.contains("DEBUG"), "{log}");
     assert!(jits.iter().all(|jit| jit.len() > 100 && !log.contains(jit.as_str())), "a just-in-time config is logged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_whose_manager_died_before_it_was_started_is_cleaned_up_and_its_job_served() {
+    let mut site = Site::new().await;
+    let daemon = Dockerd::start();
+    daemon.image("runner").await;
+    let between = Between::new(daemon.socket());
+    let config = config(&site, &between.socket(), 1);
+    site.start(&config).await;
+    between.set("/start", Fate::Held, 1);
+    site.queue(1, Duration::from_millis(100));
+    site.until("the start is on its way", async |_| between.left() == 0).await;
+    let unstarted = daemon.containers().await;
+    assert_eq!(unstarted.len(), 1);
+    site.kill();
+    site.start(&config).await;
+    site.until("it is done", async |site| {
+        site.github.redeliver_failed();
+        site.done() == 1
+    })
+    .await;
+    site.until("no container and no registration is left", async |site| {
+        site.github.registered() == 0 && daemon.containers().await.is_empty()
+    })
+    .await;
 }

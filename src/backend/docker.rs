@@ -5,8 +5,8 @@
 //! who may do that is root on that host anyway.
 //!
 //! A container that was made and never started, because its manager ended in between, will not run: it is shown as
-//! stopped, so that the manager deletes it and takes a new one at once instead of waiting for it to come online. A
-//! create of the same runner would start it.
+//! stopped, so that the manager deletes it and takes a new one instead of waiting for it to come online. A create of the
+//! same runner would start it.
 
 mod container;
 mod error;

@@ -288,7 +288,10 @@ fn url(text: &str) -> Option<Url> {
         "unix" => (!rest.trim_matches('/').is_empty()).then(|| Url::Unix(Path::new("/").join(rest))),
         "tcp" | "http" | "https" => {
             let authority: Authority = rest.strip_suffix('/').unwrap_or(rest).parse().ok()?;
-            (!authority.host().is_empty()).then_some(Url::Tcp(authority, scheme == "https"))
+            let host = authority.host();
+            // What comes after the host must be a port.
+            let whole = authority.port_u16().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+            (!host.is_empty() && authority.as_str() == whole).then_some(Url::Tcp(authority, scheme == "https"))
         }
         _ => None,
     }
@@ -303,11 +306,12 @@ fn volume(text: &str) -> bool {
         name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
     };
-    let words =
-        |options: &str| options.split(',').all(|word| word.bytes().all(|b| b.is_ascii_alphabetic()) && word != "");
+    let words = |options: &str| {
+        options.split(',').all(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphabetic()))
+    };
     (host.starts_with('/') || named(host))
         && container.starts_with('/')
-        && container.trim_matches('/') != ""
+        && !container.trim_matches('/').is_empty()
         && options.is_none_or(words)
 }
 

@@ -1,4 +1,5 @@
 //! A socket between a backend and its daemon that can lose answers and make up others.
+#![allow(dead_code, reason = "every test file uses its part")]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,13 +14,15 @@ use tokio::net::{UnixListener, UnixStream};
 pub enum Fate {
     /// The daemon gets it and answers; the answer is lost.
     AnswerLost,
+    /// The daemon never sees it, and nothing is answered.
+    Held,
     /// The daemon never sees it; this status and text are the answer.
     Answered(u16, &'static str),
 }
 
-/// Requests that begin so are treated so, this many times.
+/// Requests with this in their first line are treated so, this many times.
 struct Rule {
-    begins: &'static str,
+    part: &'static str,
     fate: Fate,
     left: AtomicUsize,
 }
@@ -49,9 +52,9 @@ impl Between {
         self.dir.path().join("sock")
     }
 
-    /// The next `times` requests that begin with `begins` have this fate.
-    pub fn set(&self, begins: &'static str, fate: Fate, times: usize) {
-        *self.rule.lock().unwrap() = Some(Rule { begins, fate, left: AtomicUsize::new(times) });
+    /// The next `times` requests with `part` in their first line have this fate.
+    pub fn set(&self, part: &'static str, fate: Fate, times: usize) {
+        *self.rule.lock().unwrap() = Some(Rule { part, fate, left: AtomicUsize::new(times) });
     }
 
     /// How often the fate that was set has still to come.
@@ -67,8 +70,9 @@ impl Drop for Between {
 }
 
 fn fate(rule: &Mutex<Option<Rule>>, request: &[u8]) -> Option<Fate> {
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let rule = rule.lock().unwrap();
-    let rule = rule.as_ref().filter(|rule| request.starts_with(rule.begins.as_bytes()))?;
+    let rule = rule.as_ref().filter(|rule| line.windows(rule.part.len()).any(|part| part == rule.part.as_bytes()))?;
     let less = |left: usize| left.checked_sub(1);
     rule.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).ok().map(|_| rule.fate)
 }
@@ -83,6 +87,11 @@ async fn pass(mut client: UnixStream, daemon: impl AsRef<Path>, rule: Arc<Mutex<
         let length = body.len();
         let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
         let _ = client.write_all(format!("{head}{body}").as_bytes()).await;
+        return;
+    }
+    if let Some(Fate::Held) = fate {
+        // Until the client leaves.
+        while let Ok(1..) = client.read(&mut buffer).await {}
         return;
     }
     let mut server = UnixStream::connect(daemon).await.unwrap();
