@@ -83,7 +83,7 @@ impl App {
         let observer: Arc<dyn Observer> = metrics.clone();
         let accesses = Accesses::new(&config, &observer, &clock)?;
         let first = accesses.first()?;
-        let records = accesses.records(&config)?;
+        let records = accesses.records();
 
         let groups = config.groups.iter().map(|group| group_spec(&config, group, &accesses));
         let groups: Vec<GroupSpec> = groups.collect::<Result<_, StartError>>()?;
@@ -170,7 +170,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 fn group_spec(config: &Config, group: &GroupConfig, accesses: &Accesses) -> Result<GroupSpec, StartError> {
-    let listings = Some(Arc::clone(&accesses.get(&group.github_credential)?.listings));
+    let listings = Some(Arc::clone(&accesses.get(&group.settings.github_credential)?.listings));
     Ok(GroupSpec { settings: Arc::new(group.settings.clone()), backend: backend(config, group), listings })
 }
 

@@ -160,8 +160,6 @@ pub struct GroupConfig {
     pub settings: GroupSettings,
     /// What its backend needs to know.
     pub backend: BackendSettings,
-    /// Name of its credential.
-    pub github_credential: String,
 }
 
 /// Reads the file at `path` and the environment; without a path the environment alone.

@@ -182,7 +182,8 @@ async fn a_job_that_the_runner_group_at_github_does_not_admit_is_promised_nothin
     site.start(&config).await;
     site.until("its reach is known", async |site| {
         let job = site.queue(1, Duration::from_millis(50))[0];
-        site.until("the job is known", async |site| site.status(&format!("/api/v1/jobs/{job}")).await != Some(404)).await;
+        site.until("the job is known", async |site| site.status(&format!("/api/v1/jobs/{job}")).await != Some(404))
+            .await;
         let answer = site.api(&format!("/jobs/{job}")).await["answer"].to_string();
         answer.contains("its runner group \\\"Default\\\" at GitHub does not admit the private repository octo-org/app")
     })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::model::settings::Scope;
-use actors::port::github::{Budget, Records};
+use actors::port::github::{Asker, Budget, Records};
 use actors::port::{GitHubError, Observer};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -80,7 +80,7 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, StartError> {
         clients.push((credential, client(settings, &credential.name, &observer)?));
     }
     let asked = clients.iter().map(|(credential, client)| {
-        let used = config.groups.iter().filter(|group| group.github_credential == credential.name);
+        let used = config.groups.iter().filter(|group| group.settings.github_credential == credential.name);
         github(credential, client, used.collect())
     });
     let backends = config.groups.iter().map(|group| probe_backend(config, group));
@@ -216,7 +216,8 @@ async fn runner_group(client: &Client, group: &GroupConfig, rights: &Rights) -> 
 async fn webhooks(about: &str, client: &Client, scope: &Scope) -> Finding {
     let about = format!("{about}, webhooks");
     let since = Timestamp::now() - HISTORY;
-    let hook = match bounded(client.hook(scope, WEBHOOK)).await {
+    let asker = Asker { credential: String::new(), scope: scope.clone() };
+    let hook = match bounded(client.hook(&asker, WEBHOOK)).await {
         Ok(Some(hook)) => hook,
         Ok(None) => {
             let text = format!(
@@ -228,7 +229,7 @@ async fn webhooks(about: &str, client: &Client, scope: &Scope) -> Finding {
         Err(error @ GitHubError::Invalid(_)) => return Finding::new(Verdict::Warning, &about, error.to_string()),
         Err(error) => return Finding::new(verdict(&error), &about, error.to_string()),
     };
-    let sent = match bounded(client.deliveries(&hook, since, None)).await {
+    let sent = match bounded(client.deliveries(&asker, &hook, since, None)).await {
         Ok(sent) => sent,
         Err(error) => return Finding::new(Verdict::Warning, &about, format!("the hook's history: {error}")),
     };

@@ -136,6 +136,7 @@ fn group(
     let settings = GroupSettings {
         name: raw.name.value?,
         scope: scope?,
+        github_credential: github_credential?,
         labels: labels?,
         min: min?,
         max: max?,
@@ -161,7 +162,7 @@ fn group(
         delete_timeout: backend.keys.delete_timeout.value?.0,
         max_concurrency: backend.keys.max_concurrency.value?.get(),
     };
-    let config = GroupConfig { settings, backend: backend.settings?, github_credential: github_credential? };
+    let config = GroupConfig { settings, backend: backend.settings? };
     Some(Checked { config, here: raw.here, name_spot: raw.name.spot })
 }
 

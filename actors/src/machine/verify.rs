@@ -211,9 +211,10 @@ mod tests {
         assert_eq!((due(&job), job.verify_at), (Some(t(3700)), Some(t(3700))));
         job.verify_at = None;
         assert_eq!(due(&job), Some(t(3700)), "as an older version saved it");
-        assert_eq!([0, 1, 2, 3, 4, 5, u32::MAX].map(|n| next(JobStatus::InProgress, n, t(0)).as_second() / 3600), [
-            1, 2, 4, 8, 16, 24, 24
-        ]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, u32::MAX].map(|n| next(JobStatus::InProgress, n, t(0)).as_second() / 3600),
+            [1, 2, 4, 8, 16, 24, 24]
+        );
         assert_eq!(without_runner(&job, t(200)), Some(t(800)));
         assert_eq!(without_runner(&job, t(3650)), None, "it is asked about sooner anyway");
         assert_eq!(without_runner(&queued(2, 0), t(0)), None);
