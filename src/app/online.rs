@@ -165,9 +165,24 @@ async fn probe_scope(credential: &str, client: &Client, scope: &Scope, groups: V
         }
         findings
     };
-    let (mut findings, webhooks) = tokio::join!(rights, webhooks(&about, client, scope));
+    let (mut findings, jobs, webhooks) =
+        tokio::join!(rights, jobs(&about, client, scope), webhooks(&about, client, scope));
+    findings.extend(jobs);
     findings.push(webhooks);
     findings
+}
+
+/// A warning when jobs whose webhooks were lost cannot be found.
+async fn jobs(about: &str, client: &Client, scope: &Scope) -> Option<Finding> {
+    let about = format!("{about}, jobs");
+    match bounded(client.probe_jobs(scope)).await {
+        Ok(Rights::Missing(missing)) => {
+            let text = format!("jobs cannot be read, so those whose webhooks are lost are not found: give {missing}");
+            Some(Finding::new(Verdict::Warning, &about, text))
+        }
+        // What else is wrong is told with the runners.
+        Ok(Rights::Enough | Rights::Unsaid) | Err(_) => None,
+    }
 }
 
 fn runners(about: &str, client: &Client, scope: &Scope, rights: &Result<Rights, GitHubError>) -> Finding {
@@ -222,7 +237,8 @@ async fn webhooks(about: &str, client: &Client, scope: &Scope) -> Finding {
         Ok(None) => {
             let text = format!(
                 "no webhook whose address ends with {WEBHOOK} is to be seen: there is none, or the credential may not \
-                 read webhooks"
+                 read webhooks, which takes {}",
+                client.needed_for_webhooks(scope)
             );
             return Finding::new(Verdict::Warning, &about, text);
         }
