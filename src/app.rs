@@ -85,7 +85,7 @@ impl App {
         let observer: Arc<dyn Observer> = metrics.clone();
         let accesses = Accesses::new(&config, &observer, &clock)?;
         let first = accesses.first()?;
-        let records = accesses.records(&config)?;
+        let records = accesses.records();
 
         let boot = external::boot(&config, &store, &clock);
         let groups = config.groups.iter().map(|group| group_spec(&config, group, &accesses, boot.as_ref()));
@@ -179,7 +179,7 @@ fn group_spec(
     accesses: &Accesses,
     boot: Option<&Arc<dyn Boot>>,
 ) -> Result<GroupSpec, StartError> {
-    let listings = Some(Arc::clone(&accesses.get(&group.github_credential)?.listings));
+    let listings = Some(Arc::clone(&accesses.get(&group.settings.github_credential)?.listings));
     let backends = group.backends.iter().map(|settings| backend(config, group, settings, boot)).collect();
     Ok(GroupSpec { settings: Arc::new(group.settings.clone()), backends, listings })
 }

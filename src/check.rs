@@ -143,8 +143,8 @@ fn describe_group(group: &GroupConfig, text: &mut String) {
         let _ = writeln!(text, "  {label:<12}{value}");
     };
     line("serves", serves(settings));
-    if group.github_credential != "default" {
-        line("credential", group.github_credential.clone());
+    if group.settings.github_credential != "default" {
+        line("credential", group.settings.github_credential.clone());
     }
     line("runs-on", format!("[{}]", settings.runner_labels().join(", ")));
     line("runners", format!("min {}, max {}, priority {}", settings.min, settings.max, settings.priority));
@@ -270,7 +270,9 @@ pub fn warnings(config: &Config) -> Vec<String> {
                 warnings.push(warning);
             }
         }
-        if !config.groups.is_empty() && config.groups.iter().all(|group| group.github_credential != credential.name) {
+        if !config.groups.is_empty()
+            && config.groups.iter().all(|group| group.settings.github_credential != credential.name)
+        {
             warnings.push(format!("no group uses the GitHub credential {:?}", credential.name));
         }
     }

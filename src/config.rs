@@ -166,8 +166,6 @@ pub struct GroupConfig {
     pub settings: GroupSettings,
     /// What its backends need to know, in the order of `settings.backends`.
     pub backends: Vec<BackendSettings>,
-    /// Name of its credential.
-    pub github_credential: String,
 }
 
 /// Reads the file at `path` and the environment; without a path the environment alone.

@@ -193,6 +193,31 @@ async fn an_app_in_trouble_is_named_and_the_other_credential_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_permission_that_an_app_lacks_is_named() {
+    let site = Site::new().await;
+    let config = site.config(2, |config| {
+        config["runner_groups"][0]["github_credential"] = json!("app");
+        config["github_credentials"] = json!([app()]);
+        config.as_object_mut().unwrap().remove("github_token");
+    });
+    let (status, findings) = check(&config).await;
+    assert_eq!(status, 0, "{findings:#?}");
+    assert!(!findings.iter().any(|line| line.contains(", jobs: ")), "{findings:#?}");
+    site.github.withhold_permission("actions");
+    site.github.withhold_permission("organization_self_hosted_runners");
+    site.github.fail(Operation::ListHooks, Fault::Status(404), Times::Forever);
+    let (status, findings) = check(&config).await;
+    assert_eq!(status, 1);
+    let named = |start: &str, permission: &str| {
+        let found = findings.iter().find(|line| line.starts_with(start)).unwrap();
+        assert!(found.contains(permission), "{found}");
+    };
+    named("error   credential app, organization octo-org:", "(organization_self_hosted_runners: write)");
+    named("warning credential app, organization octo-org, jobs:", "(actions: read)");
+    named("warning credential app, organization octo-org, webhooks:", "(organization_hooks: read)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_github_that_hangs_a_store_and_a_backend_that_cannot_be_used_end_the_check_in_time() {
     let site = Site::new().await;
     let config = site.config(2, |config| {

@@ -332,7 +332,7 @@ fn each_group_has_the_credential_that_it_names_or_that_of_the_top_level() {
         GitHubCredential::App { app_id: 7, installation_id: Some(8), .. }
     ));
     assert!(matches!(&config.github_credentials[2].credential, GitHubCredential::Token(t) if t.expose() == "t2"));
-    let used: Vec<&str> = config.groups.iter().map(|group| group.github_credential.as_str()).collect();
+    let used: Vec<&str> = config.groups.iter().map(|group| group.settings.github_credential.as_str()).collect();
     assert_eq!(used, ["cloud", "default", "app"]);
 
     let config = parse(&groups(&[cloud, cloud])).unwrap_or_else(|e| panic!("{e}"));

@@ -19,8 +19,8 @@ use openapi::{Spec, contract_dir, validate_request, validate_response};
 use runner_manager::github::{Client, Credential, Settings};
 use serde_json::{Value, json};
 use support::{
-    Recorder, client, enterprise, group, jit_request, organization, repository, restricted_group, runner, runner_group,
-    runner_name,
+    Recorder, asker, client, enterprise, group, jit_request, organization, repository, restricted_group, runner,
+    runner_group, runner_name,
 };
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 
@@ -122,11 +122,12 @@ async fn probe_everything(client: &Client, scope: &Scope) {
 /// Calls each method of the port that remembers.
 async fn remember_everything(client: &Client, scope: &Scope) {
     let repository = RepositoryName { owner: "octo".to_owned(), name: "app".to_owned() };
-    client.job(scope, &repository, JobId(7)).await.unwrap().unwrap();
-    assert_eq!(client.open_jobs(scope, &repository, 10).await.unwrap().len(), 1);
-    let hook = client.hook(scope, "/webhook").await.unwrap().unwrap();
-    client.deliveries(&hook, jiff::Timestamp::now(), None).await.unwrap();
-    client.redeliver(&hook, 12).await.unwrap();
+    let asker = &asker(scope.clone());
+    client.job(asker, &repository, JobId(7)).await.unwrap().unwrap();
+    assert_eq!(client.open_jobs(asker, &repository, 10).await.unwrap().len(), 1);
+    let hook = client.hook(asker, "/webhook").await.unwrap().unwrap();
+    client.deliveries(asker, &hook, jiff::Timestamp::now(), None).await.unwrap();
+    client.redeliver(asker, &hook, 12).await.unwrap();
 }
 
 #[tokio::test]

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actors::id::{GroupName, JobId, ReplicaId};
+use actors::id::{GroupName, JobId, ReplicaId, RepositoryId};
 use actors::model::delivery::JobAction;
+use actors::port::github::{Access, Reach};
 use actors::port::replicas::{LEASE, Notice, Replicas, Report, Roster};
 use actors::port::store::{Changes, Recorded};
 use actors::port::{Store, StoreError};
@@ -73,7 +74,10 @@ async fn those_that_live_are_seen_with_what_they_report() {
     let redis = RedisServer::start();
     let [a, b] = ["a", "b"].map(|name| replica(&redis, name));
     assert_eq!((a.me(), b.me()), (&id("a"), &id("b")));
+    let access = Access { runner_group: "shared".to_owned(), public: false, selected: Some([RepositoryId(7)].into()) };
+    let reach = Reach { repository: Some(RepositoryId(9)), access: Some(access) };
     let report = Report {
+        reach: BTreeMap::from([(group("octo"), reach)]),
         groups: vec![group("octo")],
         full: vec![group("octo")],
         reach: BTreeMap::new(),

@@ -190,3 +190,23 @@ async fn a_job_that_the_runner_group_at_github_does_not_admit_is_promised_nothin
     .await;
     site.until_no_trace().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_was_renamed_is_served_on_and_its_jobs_say_what_to_change() {
+    let mut site = Site::new().await;
+    let config = site.config(3, |config| {
+        config["runner_groups"][0]["repository"] = json!("octo-org/app");
+        config["runner_groups"][0].as_object_mut().unwrap().remove("organization");
+    });
+    site.start(&config).await;
+    site.until("its id is known", async |site| site.github.count_requests(Operation::GetRepository) > 0).await;
+    site.queue(1, Duration::from_millis(50));
+    site.until("a job is done", async |site| site.done() == 1).await;
+    assert!(site.github.rename_repository("app", "application"));
+    let job = site.queue(1, Duration::from_millis(50))[0];
+    site.until("the job is done under the new name", async |site| site.done() == 2).await;
+    let timeline = site.api(&format!("/jobs/{}", job.0)).await["timeline"].to_string();
+    let text = "repository octo-org/application was called octo-org/app: change the configuration";
+    assert!(timeline.contains(text), "{timeline}");
+    site.until_no_trace().await;
+}

@@ -168,6 +168,45 @@ async fn deliveries_that_no_attempt_brought_are_sent_again_once_the_oldest_first
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_history_of_each_app_is_read_and_a_hook_that_two_credentials_see_only_once() {
+    let earth = Earth::new();
+    let of = |name: &str, credential: &str| GroupSettings {
+        github_credential: credential.to_owned(),
+        ..settings(name, 0, 5)
+    };
+    let ago = earth.now() - Duration::from_secs(3600);
+    earth.memory().attempt("lost", ago, false);
+    let groups = [of("one", "app-one"), of("two", "app-two"), of("three", "token"), of("four", "token-too")];
+    let manager = begin(&earth, &groups).await;
+    until("a first round", || rounds(&earth) == 1).await;
+    {
+        let memory = earth.memory();
+        let count = |what: &str| memory.count(what);
+        assert_eq!((count("history of app-one"), count("history of app-two")), (1, 1));
+        assert_eq!((count("hook of organization"), count("deliveries")), (4, 3), "each asks, the organization's once");
+        assert_eq!(count("redeliver"), 3, "each App delivers by itself");
+    }
+    manager.system.stop(GRACE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_may_not_read_a_history_leaves_it_to_the_next_one() {
+    let earth = Earth::new();
+    let of = |name: &str, credential: &str| GroupSettings {
+        github_credential: credential.to_owned(),
+        ..settings(name, 0, 5)
+    };
+    earth.memory().attempt("lost", earth.now() - Duration::from_secs(3600), false);
+    // The first one sees the hook, but not what it sent.
+    earth.memory().refused = Some("a-token".into());
+    let manager = begin(&earth, &[of("one", "a-token"), of("two", "b-token")]).await;
+    until("a first round", || rounds(&earth) == 1).await;
+    let count = |what: &str| earth.memory().count(what);
+    assert_eq!((count("deliveries"), count("redeliver 1")), (2, 1));
+    manager.system.stop(GRACE).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_most_a_hundred_deliveries_are_asked_for_in_a_round_and_the_others_have_their_turn() {
     let earth = Earth::new();
     let now = earth.now();

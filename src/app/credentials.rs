@@ -1,13 +1,11 @@
 //! One client of GitHub for each credential, and the listings that the groups of a credential share.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actors::actor::listings::Listings;
 use actors::id::JobId;
 use actors::model::delivery::JobEvent;
-use actors::model::settings::Scope;
-use actors::port::github::{Budget, Hook, Records, RepositoryName, Sent};
+use actors::port::github::{Asker, Budget, Hook, Records, RepositoryName, Sent};
 use actors::port::{Clock, GitHubError, Observer};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -57,16 +55,9 @@ impl Accesses {
         self.0.first().ok_or_else(|| StartError::Config("there is no GitHub credential".to_owned()))
     }
 
-    /// What GitHub remembers, asked with the credential of the groups of each scope.
-    pub(super) fn records(&self, config: &Config) -> Result<Arc<dyn Records>, StartError> {
-        let mut by_scope = BTreeMap::new();
-        for group in &config.groups {
-            let client = &self.get(&group.github_credential)?.client;
-            by_scope.entry(group.settings.scope.clone()).or_insert_with(|| Arc::clone(client));
-        }
-        let app = config.github_credentials.iter().position(|c| matches!(c.credential, GitHubCredential::App { .. }));
-        let access = app.and_then(|n| self.0.get(n)).map_or_else(|| self.first(), Ok)?;
-        Ok(Arc::new(ByScope { by_scope, app: Arc::clone(&access.client) }))
+    /// What GitHub remembers, asked with the credential that the asker names.
+    pub(super) fn records(&self) -> Arc<dyn Records> {
+        Arc::new(self.clone())
     }
 
     /// What may still be asked of GitHub with each.
@@ -92,45 +83,38 @@ pub(super) fn client(settings: Settings, name: &str, observer: &Arc<dyn Observer
         .map_err(|error| StartError::Config(format!("GitHub credential {name:?}: {error}")))
 }
 
-/// [`Records`] of all credentials.
-struct ByScope {
-    by_scope: BTreeMap<Scope, Arc<Client>>,
-    /// That of the first App, whose hook [`Hook::App`] is taken for.
-    app: Arc<Client>,
-}
-
-impl ByScope {
-    fn of(&self, scope: &Scope) -> &Client {
-        self.by_scope.get(scope).unwrap_or(&self.app)
-    }
-
-    fn of_hook(&self, hook: &Hook) -> &Client {
-        match hook {
-            Hook::App => &self.app,
-            Hook::Of { scope, .. } => self.of(scope),
-        }
+impl Accesses {
+    fn of(&self, asker: &Asker) -> Result<&Client, GitHubError> {
+        let none = |error: StartError| GitHubError::Invalid(error.to_string());
+        self.get(&asker.credential).map(|access| &*access.client).map_err(none)
     }
 }
 
 #[async_trait]
-impl Records for ByScope {
-    async fn job(&self, scope: &Scope, at: &RepositoryName, id: JobId) -> Result<Option<JobEvent>, GitHubError> {
-        self.of(scope).job(scope, at, id).await
+impl Records for Accesses {
+    async fn job(&self, asker: &Asker, at: &RepositoryName, id: JobId) -> Result<Option<JobEvent>, GitHubError> {
+        self.of(asker)?.job(asker, at, id).await
     }
 
-    async fn open_jobs(&self, scope: &Scope, at: &RepositoryName, runs: usize) -> Result<Vec<JobEvent>, GitHubError> {
-        self.of(scope).open_jobs(scope, at, runs).await
+    async fn open_jobs(&self, asker: &Asker, at: &RepositoryName, runs: usize) -> Result<Vec<JobEvent>, GitHubError> {
+        self.of(asker)?.open_jobs(asker, at, runs).await
     }
 
-    async fn hook(&self, scope: &Scope, address: &str) -> Result<Option<Hook>, GitHubError> {
-        self.of(scope).hook(scope, address).await
+    async fn hook(&self, asker: &Asker, address: &str) -> Result<Option<Hook>, GitHubError> {
+        self.of(asker)?.hook(asker, address).await
     }
 
-    async fn deliveries(&self, hook: &Hook, since: Timestamp, page: Option<&str>) -> Result<Sent, GitHubError> {
-        self.of_hook(hook).deliveries(hook, since, page).await
+    async fn deliveries(
+        &self,
+        asker: &Asker,
+        hook: &Hook,
+        since: Timestamp,
+        page: Option<&str>,
+    ) -> Result<Sent, GitHubError> {
+        self.of(asker)?.deliveries(asker, hook, since, page).await
     }
 
-    async fn redeliver(&self, hook: &Hook, delivery: u64) -> Result<(), GitHubError> {
-        self.of_hook(hook).redeliver(hook, delivery).await
+    async fn redeliver(&self, asker: &Asker, hook: &Hook, delivery: u64) -> Result<(), GitHubError> {
+        self.of(asker)?.redeliver(asker, hook, delivery).await
     }
 }

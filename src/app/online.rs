@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::model::settings::Scope;
-use actors::port::github::{Budget, Records};
+use actors::port::github::{Asker, Budget, Records};
 use actors::port::{GitHubError, Observer};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -81,7 +81,7 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, StartError> {
         clients.push((credential, client(settings, &credential.name, &observer)?));
     }
     let asked = clients.iter().map(|(credential, client)| {
-        let used = config.groups.iter().filter(|group| group.github_credential == credential.name);
+        let used = config.groups.iter().filter(|group| group.settings.github_credential == credential.name);
         github(credential, client, used.collect())
     });
     let backends = config.groups.iter().flat_map(|group| {
@@ -174,9 +174,24 @@ async fn probe_scope(credential: &str, client: &Client, scope: &Scope, groups: V
         }
         findings
     };
-    let (mut findings, webhooks) = tokio::join!(rights, webhooks(&about, client, scope));
+    let (mut findings, jobs, webhooks) =
+        tokio::join!(rights, jobs(&about, client, scope), webhooks(&about, client, scope));
+    findings.extend(jobs);
     findings.push(webhooks);
     findings
+}
+
+/// A warning when jobs whose webhooks were lost cannot be found.
+async fn jobs(about: &str, client: &Client, scope: &Scope) -> Option<Finding> {
+    let about = format!("{about}, jobs");
+    match bounded(client.probe_jobs(scope)).await {
+        Ok(Rights::Missing(missing)) => {
+            let text = format!("jobs cannot be read, so those whose webhooks are lost are not found: give {missing}");
+            Some(Finding::new(Verdict::Warning, &about, text))
+        }
+        // What else is wrong is told with the runners.
+        Ok(Rights::Enough | Rights::Unsaid) | Err(_) => None,
+    }
 }
 
 fn runners(about: &str, client: &Client, scope: &Scope, rights: &Result<Rights, GitHubError>) -> Finding {
@@ -225,19 +240,21 @@ async fn runner_group(client: &Client, group: &GroupConfig, rights: &Rights) -> 
 async fn webhooks(about: &str, client: &Client, scope: &Scope) -> Finding {
     let about = format!("{about}, webhooks");
     let since = Timestamp::now() - HISTORY;
-    let hook = match bounded(client.hook(scope, WEBHOOK)).await {
+    let asker = Asker { credential: String::new(), scope: scope.clone() };
+    let hook = match bounded(client.hook(&asker, WEBHOOK)).await {
         Ok(Some(hook)) => hook,
         Ok(None) => {
             let text = format!(
                 "no webhook whose address ends with {WEBHOOK} is to be seen: there is none, or the credential may not \
-                 read webhooks"
+                 read webhooks, which takes {}",
+                client.needed_for_webhooks(scope)
             );
             return Finding::new(Verdict::Warning, &about, text);
         }
         Err(error @ GitHubError::Invalid(_)) => return Finding::new(Verdict::Warning, &about, error.to_string()),
         Err(error) => return Finding::new(verdict(&error), &about, error.to_string()),
     };
-    let sent = match bounded(client.deliveries(&hook, since, None)).await {
+    let sent = match bounded(client.deliveries(&asker, &hook, since, None)).await {
         Ok(sent) => sent,
         Err(error) => return Finding::new(Verdict::Warning, &about, format!("the hook's history: {error}")),
     };

@@ -142,6 +142,7 @@ fn group(
     let settings = GroupSettings {
         name: raw.name.value?,
         scope: scope?,
+        github_credential: github_credential?,
         labels: labels?,
         min: min?,
         max: max?,
@@ -164,7 +165,7 @@ fn group(
         job_completed_script: raw.job_completed_script.value?,
         backends: limits,
     };
-    let config = GroupConfig { settings, backends, github_credential: github_credential? };
+    let config = GroupConfig { settings, backends };
     Some(Checked { config, here: raw.here, name_spot: raw.name.spot })
 }
 

@@ -263,6 +263,11 @@ impl SimulatedGitHub {
         self.shared.lock().app_trouble = trouble.into();
     }
 
+    /// The App's installation does not have this permission from now on: GitHub tells so, but refuses nothing.
+    pub fn withhold_permission(&self, name: &str) {
+        self.shared.lock().withheld.push(name.to_owned());
+    }
+
     /// Ends every token of the App's installation now.
     pub fn revoke_tokens(&self) {
         self.shared.lock().tokens.clear();

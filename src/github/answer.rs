@@ -104,7 +104,12 @@ impl Answer {
         let text = self.describe();
         match self.status.as_u16() {
             401 => GitHubError::Unauthorized(text),
-            403 => GitHubError::Forbidden(text),
+            403 => GitHubError::Forbidden(match self.text("x-accepted-github-permissions") {
+                Some(needed) if !needed.is_empty() && needed.len() <= 200 => {
+                    format!("{text} (GitHub accepts the permission {needed})")
+                }
+                _ => text,
+            }),
             404 | 410 => GitHubError::NotFound(text),
             408 | 425 => GitHubError::Unknown(text),
             409 => GitHubError::Conflict(text),
@@ -222,6 +227,16 @@ mod tests {
         assert_eq!(answer(403, &[("x-ratelimit-remaining", "17")], "{}").limited(), None);
         assert_eq!(answer(200, &exhausted, "{}").limited(), None);
         assert_eq!(answer(503, &[("retry-after", "30")], "{}").limited(), None);
+    }
+
+    #[test]
+    fn a_missing_permission_is_named_as_github_names_it() {
+        let needed = [("x-accepted-github-permissions", "actions=read")];
+        let refused = |headers: &[(&'static str, &str)]| answer(403, headers, r#"{"message": "No"}"#).error();
+        let text = "GET /x answered 403 Forbidden: No";
+        assert_eq!(refused(&[]), GitHubError::Forbidden(text.to_owned()));
+        let named = format!("{text} (GitHub accepts the permission actions=read)");
+        assert_eq!(refused(&needed), GitHubError::Forbidden(named));
     }
 
     #[test]

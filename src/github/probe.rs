@@ -72,13 +72,54 @@ impl Client {
             Scope::Repository { .. } => "administration",
             Scope::Enterprise(_) => return Ok(Rights::Unsaid),
         };
-        let path = format!("{}/installation", scope_path(scope));
-        let call = Call { operation: PROBE, method: Method::GET, path, body: String::new(), answers: &[], kept: false };
-        let installation: Installation = self.rest.call(Whom::App, &call).await?.json()?;
+        let installation = self.installation(scope).await?;
         Ok(match installation.permissions.get(permission).map(String::as_str) {
             Some("write" | "admin") => Rights::Enough,
             Some(_) | None => Rights::Missing(self.needed(scope).to_owned()),
         })
+    }
+
+    async fn installation(&self, scope: &Scope) -> Result<Installation, GitHubError> {
+        let path = format!("{}/installation", scope_path(scope));
+        let call = Call { operation: PROBE, method: Method::GET, path, body: String::new(), answers: &[], kept: false };
+        self.rest.call(Whom::App, &call).await?.json()
+    }
+
+    /// Whether jobs can be read, which finds those whose webhooks were lost.
+    ///
+    /// # Errors
+    /// Those of GitHub.
+    pub async fn probe_jobs(&self, scope: &Scope) -> Result<Rights, GitHubError> {
+        if !self.rest.auth.is_app() || matches!(scope, Scope::Enterprise(_)) {
+            return Ok(Rights::Unsaid);
+        }
+        Ok(match self.installation(scope).await?.permissions.contains_key("actions") {
+            true => Rights::Enough,
+            false => Rights::Missing("the App's repository permission \"Actions: Read\" (actions: read)".to_owned()),
+        })
+    }
+
+    /// What reading the webhooks of `scope` takes, in GitHub's words.
+    #[must_use]
+    pub fn needed_for_webhooks(&self, scope: &Scope) -> &'static str {
+        match (scope, self.rest.auth.is_app()) {
+            (Scope::Repository { .. }, true) => {
+                "the App's repository permission \"Webhooks: Read\" (repository_hooks: read), unless the webhook is the \
+                 App's own"
+            }
+            (_, true) => {
+                "the App's organization permission \"Webhooks: Read\" (organization_hooks: read), unless the webhook is \
+                 the App's own"
+            }
+            (Scope::Repository { .. }, false) => {
+                "a classic token with read:repo_hook, or a fine-grained one with the repository permission \
+                 \"Webhooks: Read\""
+            }
+            (_, false) => {
+                "a classic token with admin:org_hook, or a fine-grained one with the organization permission \
+                 \"Webhooks: Read\""
+            }
+        }
     }
 
     /// The runner group of `group` at GitHub; makes and changes nothing.
@@ -94,9 +135,12 @@ impl Client {
     pub fn needed(&self, scope: &Scope) -> &'static str {
         match (scope, self.rest.auth.is_app()) {
             (Scope::Organization(_), true) => {
-                "the App's organization permission \"Self-hosted runners: Read and write\""
+                "the App's organization permission \"Self-hosted runners: Read and write\" \
+                 (organization_self_hosted_runners: write)"
             }
-            (Scope::Repository { .. }, true) => "the App's repository permission \"Administration: Read and write\"",
+            (Scope::Repository { .. }, true) => {
+                "the App's repository permission \"Administration: Read and write\" (administration: write)"
+            }
             (Scope::Enterprise(_), true) => "the App's enterprise permission \"Self-hosted runners: Read and write\"",
             (Scope::Organization(_), false) => {
                 "a classic token with admin:org, or a fine-grained one with the organization permission \

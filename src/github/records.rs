@@ -8,7 +8,7 @@ use actors::id::{DeliveryId, JobId};
 use actors::model::delivery::{JobAction, JobEvent};
 use actors::model::settings::Scope;
 use actors::port::GitHubError;
-use actors::port::github::{Hook, Records, RepositoryName, Sent, SentDelivery};
+use actors::port::github::{Asker, Hook, Records, RepositoryName, Sent, SentDelivery};
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::Method;
@@ -155,7 +155,7 @@ fn scope_of(repository: &RepositoryName) -> Scope {
 
 fn history(hook: &Hook) -> (String, Whom<'_>) {
     match hook {
-        Hook::App => ("/app/hook/deliveries".to_owned(), Whom::App),
+        Hook::App { .. } => ("/app/hook/deliveries".to_owned(), Whom::App),
         Hook::Of { scope, id } => (format!("{}/hooks/{id}/deliveries", scope_path(scope)), Whom::Scope(scope)),
     }
 }
@@ -164,7 +164,7 @@ fn history(hook: &Hook) -> (String, Whom<'_>) {
 impl Records for Client {
     async fn job(
         &self,
-        scope: &Scope,
+        asker: &Asker,
         repository: &RepositoryName,
         id: JobId,
     ) -> Result<Option<JobEvent>, GitHubError> {
@@ -180,14 +180,14 @@ impl Records for Client {
         };
         let job: Job = answer.json()?;
         let found = self.repository_of(&about, repository, job.run_id).await?;
-        Ok(Some(job.into_event(&found, scope)))
+        Ok(Some(job.into_event(&found, &asker.scope)))
     }
 
     /// A run's status hides those of its jobs, so each run that is not over is looked into. Runs that are over
     /// meanwhile bring nothing.
     async fn open_jobs(
         &self,
-        scope: &Scope,
+        asker: &Asker,
         repository: &RepositoryName,
         runs_max: usize,
     ) -> Result<Vec<JobEvent>, GitHubError> {
@@ -209,7 +209,7 @@ impl Records for Client {
                 listing => listing?,
             };
             let jobs: BTreeMap<u64, Job> = listing.items.into_iter().map(|job| (job.id, job)).collect();
-            let told = jobs.into_values().map(|job| job.into_event(&found, scope));
+            let told = jobs.into_values().map(|job| job.into_event(&found, &asker.scope));
             Ok(told.filter(|event| event.action != JobAction::Completed).collect())
         };
         let looks = stream::iter(runs).map(look).buffered(RUNS_AT_ONCE);
@@ -217,10 +217,13 @@ impl Records for Client {
         Ok(events.into_iter().flatten().collect())
     }
 
-    async fn hook(&self, scope: &Scope, address: &str) -> Result<Option<Hook>, GitHubError> {
+    async fn hook(&self, asker: &Asker, address: &str) -> Result<Option<Hook>, GitHubError> {
+        let Asker { credential, scope } = asker;
         if self.rest.auth.is_app() {
             match self.ask("hook", Whom::App, Method::GET, "/app/hook/config".to_owned()).await {
-                Ok(answer) if answer.json::<HookConfig>()?.fits(address) => return Ok(Some(Hook::App)),
+                Ok(answer) if answer.json::<HookConfig>()?.fits(address) => {
+                    return Ok(Some(Hook::App { credential: credential.clone() }));
+                }
                 Ok(_) | Err(GitHubError::NotFound(_) | GitHubError::Forbidden(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -235,7 +238,13 @@ impl Records for Client {
         }
     }
 
-    async fn deliveries(&self, hook: &Hook, since: Timestamp, page: Option<&str>) -> Result<Sent, GitHubError> {
+    async fn deliveries(
+        &self,
+        _: &Asker,
+        hook: &Hook,
+        since: Timestamp,
+        page: Option<&str>,
+    ) -> Result<Sent, GitHubError> {
         let (path, whom) = history(hook);
         let path = page.map_or_else(|| format!("{path}?per_page={PER_PAGE}"), str::to_owned);
         let answer = self.ask("deliveries", whom, Method::GET, path).await?;
@@ -256,7 +265,7 @@ impl Records for Client {
         Ok(Sent { deliveries: sent.collect(), next: next.filter(|_| all_since) })
     }
 
-    async fn redeliver(&self, hook: &Hook, delivery: u64) -> Result<(), GitHubError> {
+    async fn redeliver(&self, _: &Asker, hook: &Hook, delivery: u64) -> Result<(), GitHubError> {
         let (path, whom) = history(hook);
         self.ask("redeliver", whom, Method::POST, format!("{path}/{delivery}/attempts")).await?;
         Ok(())

@@ -230,8 +230,8 @@ impl Transport {
             tracing::warn!(
                 place,
                 to,
-                "GitHub has this under another name now: calls follow, but its webhooks match no group until the \
-                 configuration has the new name"
+                "GitHub has this under another name now: calls follow; change the name in the configuration before \
+                 somebody else takes it"
             );
         }
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use wiremock::matchers::{header, method, path};
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 
-use super::support::{Recorder, enterprise, organization, repository};
+use super::support::{Recorder, asker, enterprise, organization, repository};
 
 /// Made for these tests; no App has it.
 const KEY: &str = include_str!("../support/app-key.pem");
@@ -163,11 +163,15 @@ async fn hooks_that_cannot_be_told_apart_are_an_error_and_hidden_ones_are_none()
     let listed = ResponseTemplate::new(200).set_body_json(hooks);
     Mock::given(path("/orgs/octo-org/hooks")).respond_with(listed).mount(&server).await;
     let client = super::client(&server.uri());
-    let error = client.hook(&organization(), "/webhook").await.unwrap_err();
+    let error = client.hook(&asker(organization()), "/webhook").await.unwrap_err();
     assert_eq!(error.kind(), "invalid");
     assert!(error.to_string().contains("2 hooks of organization octo-org"), "{error}");
-    let second = client.hook(&organization(), "b.invalid/webhook").await;
+    let second = client.hook(&asker(organization()), "b.invalid/webhook").await;
     assert_eq!(second, Ok(Some(Hook::Of { scope: organization(), id: 2 })));
-    assert_eq!(client.hook(&repository(), "/webhook").await, Ok(None), "neither its own nor its owner's are seen");
-    assert_eq!(client.hook(&enterprise(), "/webhook").await, Ok(None));
+    assert_eq!(
+        client.hook(&asker(repository()), "/webhook").await,
+        Ok(None),
+        "neither its own nor its owner's are seen"
+    );
+    assert_eq!(client.hook(&asker(enterprise()), "/webhook").await, Ok(None));
 }

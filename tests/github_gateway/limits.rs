@@ -10,7 +10,7 @@ use runner_manager::demo::github::{Fault, JobRequest, Operation, Settings, Times
 use runner_manager::github::Client;
 
 use super::simulated::{Stage, until};
-use super::support::{organization, runner_name};
+use super::support::{asker, organization, runner_name};
 use super::{client, client_with, registration, repository, requests, statuses};
 
 /// Looks for a runner again and again until GitHub answers.
@@ -87,7 +87,8 @@ async fn records_stop_at_a_fifth_and_leave_the_rest_to_runners() {
     let stage = Stage::set(Settings { rate_limit: 100, ..Settings::default() }).await;
     let client = client(&stage);
     let hook = Hook::Of { scope: organization(), id: 4001 };
-    let ask = || client.deliveries(&hook, jiff::Timestamp::UNIX_EPOCH, None);
+    let ours = asker(organization());
+    let ask = || client.deliveries(&ours, &hook, jiff::Timestamp::UNIX_EPOCH, None);
     let refused = loop {
         if let Err(error) = ask().await {
             break error;
@@ -118,7 +119,7 @@ async fn a_flood_of_records_delays_a_registration_by_one_call_at_most() {
         let (name, _) = repository();
         let ask = |_| {
             let (client, name) = (Arc::clone(&client), name.clone());
-            tokio::spawn(async move { client.job(&organization(), &name, JobId(job)).await.unwrap().unwrap() })
+            tokio::spawn(async move { client.job(&asker(organization()), &name, JobId(job)).await.unwrap().unwrap() })
         };
         let flood: Vec<_> = (0..40).map(ask).collect();
         until("the flood has begun", || stage.github.count_requests(Operation::GetJob) >= 1).await;

@@ -14,7 +14,7 @@ use runner_manager::demo::github::{
 use runner_manager::github::Client;
 
 use super::simulated::{Stage, until};
-use super::support::organization;
+use super::support::{asker, organization};
 use super::{app, client, repository};
 
 const LABELS: [&str; 2] = ["self-hosted", "linux"];
@@ -37,7 +37,7 @@ async fn settled(github: &SimulatedGitHub) {
 async fn history(client: &Client, hook: &Hook, since: Timestamp) -> (Vec<SentDelivery>, u32) {
     let (mut all, mut pages, mut page) = (Vec::new(), 0, None);
     loop {
-        let sent = client.deliveries(hook, since, page.as_deref()).await.unwrap();
+        let sent = client.deliveries(&asker(organization()), hook, since, page.as_deref()).await.unwrap();
         all.extend(sent.deliveries);
         pages += 1;
         page = sent.next;
@@ -70,7 +70,7 @@ async fn open_jobs_are_found_in_runs_whose_status_hides_them_as_their_webhooks_w
 
     let client = client(&stage);
     let (name, _) = repository();
-    let found = client.open_jobs(&organization(), &name, 100).await.unwrap();
+    let found = client.open_jobs(&asker(organization()), &name, 100).await.unwrap();
     let actions: Vec<_> = found.iter().map(|event| (event.job.id.0, event.action)).collect();
     let expected = [(queued.0, JobAction::Queued), (waiting.0, JobAction::Waiting), (running.0, JobAction::InProgress)];
     assert_eq!(actions, expected);
@@ -89,7 +89,7 @@ async fn open_jobs_are_found_in_runs_whose_status_hides_them_as_their_webhooks_w
     }
 
     let asked = github.count_requests(Operation::ListRunJobs);
-    assert_eq!(client.open_jobs(&organization(), &name, 1).await.unwrap().len(), 2, "the newest of each status");
+    assert_eq!(client.open_jobs(&asker(organization()), &name, 1).await.unwrap().len(), 2, "the newest of each status");
     assert_eq!(github.count_requests(Operation::ListRunJobs) - asked, 2);
     runner.task.abort();
 }
@@ -100,7 +100,8 @@ async fn a_job_is_told_as_it_is_now_and_an_absent_one_is_none_unless_its_reposit
     let client = client(&stage);
     let (name, _) = repository();
     let id = stage.github.queue_job(long());
-    let ask = async |id: u64| -> Option<JobEvent> { client.job(&organization(), &name, JobId(id)).await.unwrap() };
+    let ask =
+        async |id: u64| -> Option<JobEvent> { client.job(&asker(organization()), &name, JobId(id)).await.unwrap() };
     let event = ask(id.0).await.unwrap();
     assert_eq!((event.action, event.conclusion), (JobAction::Queued, None));
     assert_eq!(event.job.repository.id.0, 101);
@@ -112,10 +113,10 @@ async fn a_job_is_told_as_it_is_now_and_an_absent_one_is_none_unless_its_reposit
 
     assert_eq!(ask(1).await, None);
     let hidden = RepositoryName { name: "hidden".to_owned(), ..name.clone() };
-    let error = client.job(&organization(), &hidden, JobId(id.0)).await.unwrap_err();
+    let error = client.job(&asker(organization()), &hidden, JobId(id.0)).await.unwrap_err();
     assert_eq!(error.kind(), "not_found");
     let enterprise = Scope::Enterprise("octo".to_owned());
-    let event = client.job(&enterprise, &name, JobId(id.0)).await.unwrap().unwrap();
+    let event = client.job(&asker(enterprise), &name, JobId(id.0)).await.unwrap().unwrap();
     assert_eq!(event.job.enterprise.as_deref(), Some("octo"));
 }
 
@@ -130,21 +131,21 @@ async fn the_hook_is_found_wherever_it_is_and_told_from_others() {
         let stage = Stage::set(Settings { hook_owner: owner.clone(), ..Settings::default() }).await;
         let client = if with_app { app(&stage) } else { client(&stage) };
         let expected = match owner {
-            HookOwner::App => Hook::App,
+            HookOwner::App => Hook::App { credential: "default".to_owned() },
             HookOwner::Organization => Hook::Of { scope: organization(), id: 4001 },
             HookOwner::Repository(_) => Hook::Of { scope: scope.clone(), id: 4001 },
         };
         for address in ["/webhook", "/webhook/", stage.hooks.url.as_str()] {
-            assert_eq!(client.hook(&scope, address).await, Ok(Some(expected.clone())), "{address}");
+            assert_eq!(client.hook(&asker(scope.clone()), address).await, Ok(Some(expected.clone())), "{address}");
         }
         for address in ["/hook", "https://elsewhere.invalid/webhook", "", "/"] {
-            assert_eq!(client.hook(&scope, address).await, Ok(None), "{address}");
+            assert_eq!(client.hook(&asker(scope.clone()), address).await, Ok(None), "{address}");
         }
         stage.github.queue_job(long());
         settled(&stage.github).await;
         let (deliveries, _) = history(&client, &expected, Timestamp::UNIX_EPOCH).await;
         assert_eq!(deliveries.len(), 1, "{expected:?}");
-        client.redeliver(&expected, deliveries[0].id).await.unwrap();
+        client.redeliver(&asker(organization()), &expected, deliveries[0].id).await.unwrap();
         until("it came again", || stage.hooks.received().len() == 2).await;
     }
 }
@@ -168,14 +169,18 @@ async fn the_history_is_read_in_pages_that_new_deliveries_do_not_shift() {
         all.iter().all(|delivery| delivery.event == "workflow_job" && delivery.action.as_deref() == Some("queued"))
     );
 
-    let first = client.deliveries(&hook, Timestamp::UNIX_EPOCH, None).await.unwrap();
+    let first = client.deliveries(&asker(organization()), &hook, Timestamp::UNIX_EPOCH, None).await.unwrap();
     queue(&stage.github, 30);
     settled(&stage.github).await;
-    let second = client.deliveries(&hook, Timestamp::UNIX_EPOCH, first.next.as_deref()).await.unwrap();
+    let second =
+        client.deliveries(&asker(organization()), &hook, Timestamp::UNIX_EPOCH, first.next.as_deref()).await.unwrap();
     assert_eq!(guids(&first.deliveries).union(&guids(&second.deliveries)).count(), 200);
     assert_eq!(guids(&second.deliveries), guids(&all[100..200]));
 
-    let later = client.deliveries(&hook, Timestamp::now() + Duration::from_secs(60), None).await.unwrap();
+    let later = client
+        .deliveries(&asker(organization()), &hook, Timestamp::now() + Duration::from_secs(60), None)
+        .await
+        .unwrap();
     assert_eq!((later.deliveries.len(), later.next), (0, None), "what is older is not looked for");
 }
 
@@ -191,11 +196,11 @@ async fn a_failed_delivery_comes_again_under_its_guid_and_one_never_sent_is_know
     settled(github).await;
     assert_eq!(stage.hooks.received().len(), 0);
 
-    let hook = client.hook(&organization(), "/webhook").await.unwrap().unwrap();
+    let hook = client.hook(&asker(organization()), "/webhook").await.unwrap().unwrap();
     let (deliveries, _) = history(&client, &hook, Timestamp::UNIX_EPOCH).await;
     assert_eq!(deliveries.len(), 1);
     assert!(!deliveries[0].delivered);
-    client.redeliver(&hook, deliveries[0].id).await.unwrap();
+    client.redeliver(&asker(organization()), &hook, deliveries[0].id).await.unwrap();
     until("it came", || stage.hooks.received().len() == 1).await;
     let received = &stage.hooks.received()[0];
     assert_eq!((received.job(), received.guid.as_str()), (failed.0, deliveries[0].guid.as_str()));
@@ -203,10 +208,10 @@ async fn a_failed_delivery_comes_again_under_its_guid_and_one_never_sent_is_know
     let (deliveries, _) = history(&client, &hook, Timestamp::UNIX_EPOCH).await;
     assert_eq!((deliveries.len(), guids(&deliveries).len()), (2, 1));
     assert!(deliveries[0].delivered && !deliveries[1].delivered, "both attempts are told, the newest first");
-    assert_eq!(client.redeliver(&hook, 999_999).await.unwrap_err().kind(), "not_found");
+    assert_eq!(client.redeliver(&asker(organization()), &hook, 999_999).await.unwrap_err().kind(), "not_found");
 
     let (name, _) = repository();
-    let open = client.open_jobs(&organization(), &name, 100).await.unwrap();
+    let open = client.open_jobs(&asker(organization()), &name, 100).await.unwrap();
     let ids: BTreeSet<u64> = open.iter().map(|event| event.job.id.0).collect();
     assert_eq!(ids, [failed.0, forgotten.0].into());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actors::id::{GroupName, RepositoryId, RunnerGroupId, RunnerName};
 use actors::model::secret::Secret;
 use actors::model::settings::{BackendLimits, GroupSettings, Scope};
-use actors::port::github::JitRequest;
+use actors::port::github::{Asker, JitRequest};
 use actors::port::{Observation, Observer};
 use runner_manager::github::{Client, Credential, Settings};
 
@@ -47,6 +47,11 @@ pub fn client(base_url: &str) -> Client {
 
 pub fn organization() -> Scope {
     Scope::Organization("octo-org".to_owned())
+}
+
+/// Who asks with the only credential.
+pub fn asker(scope: Scope) -> Asker {
+    Asker { credential: "default".to_owned(), scope }
 }
 
 pub fn repository() -> Scope {

@@ -76,23 +76,23 @@ impl GitHub for Hub {
 /// Nobody asks in time.
 #[async_trait]
 impl Records for Hub {
-    async fn job(&self, _: &Scope, _: &RepositoryName, _: JobId) -> Result<Option<JobEvent>, GitHubError> {
+    async fn job(&self, _: &Asker, _: &RepositoryName, _: JobId) -> Result<Option<JobEvent>, GitHubError> {
         Err(GitHubError::Unknown("not here".to_owned()))
     }
 
-    async fn open_jobs(&self, _: &Scope, _: &RepositoryName, _: usize) -> Result<Vec<JobEvent>, GitHubError> {
+    async fn open_jobs(&self, _: &Asker, _: &RepositoryName, _: usize) -> Result<Vec<JobEvent>, GitHubError> {
         Ok(vec![])
     }
 
-    async fn hook(&self, _: &Scope, _: &str) -> Result<Option<Hook>, GitHubError> {
+    async fn hook(&self, _: &Asker, _: &str) -> Result<Option<Hook>, GitHubError> {
         Ok(None)
     }
 
-    async fn deliveries(&self, _: &Hook, _: Timestamp, _: Option<&str>) -> Result<Sent, GitHubError> {
+    async fn deliveries(&self, _: &Asker, _: &Hook, _: Timestamp, _: Option<&str>) -> Result<Sent, GitHubError> {
         Ok(Sent { deliveries: vec![], next: None })
     }
 
-    async fn redeliver(&self, _: &Hook, _: u64) -> Result<(), GitHubError> {
+    async fn redeliver(&self, _: &Asker, _: &Hook, _: u64) -> Result<(), GitHubError> {
         Ok(())
     }
 }

@@ -204,7 +204,7 @@ impl Interpreter {
     /// A job as GitHub has it now.
     pub(crate) async fn verify(&self, job: JobId, repository: RepositoryRef) -> Result<Option<JobEvent>, GitHubError> {
         let repository = RepositoryName { owner: repository.owner, name: repository.name };
-        self.github(self.world.records.job(&self.settings.scope, &repository, job)).await
+        self.github(self.world.records.job(&self.settings.asker(), &repository, job)).await
     }
 
     async fn register(&self, runner: &Runner) -> Result<(RunnerId, Secret), GitHubError> {

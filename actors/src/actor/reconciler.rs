@@ -19,9 +19,8 @@ use crate::actor::directory::{Health, Owner};
 use crate::actor::front::Front;
 use crate::actor::supervisor::Service;
 use crate::machine::backoff::after;
-use crate::model::settings::Scope;
 use crate::port::GitHubError;
-use crate::port::github::{Records, RepositoryName};
+use crate::port::github::{Asker, Records, RepositoryName};
 use history::History;
 use listing::Listing;
 
@@ -33,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest time one question may take, with all its pages.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(600);
-/// Questions about one scope that may fail in one round.
+/// Questions of one asker that may fail in one round.
 const FAILURES_MAX: u32 = 3;
 
 /// What the reconciler needs. Cheap to clone.
@@ -80,8 +79,8 @@ enum Msg {
 struct Memory {
     history: History,
     listing: Listing,
-    /// Until when GitHub is not to be asked about a scope.
-    paused: BTreeMap<Scope, Timestamp>,
+    /// Until when GitHub is not to be asked by whom.
+    paused: BTreeMap<Asker, Timestamp>,
 }
 
 struct State {
@@ -163,7 +162,7 @@ struct Round {
     args: Args,
     memory: Memory,
     /// Questions of this round that failed.
-    failures: BTreeMap<Scope, u32>,
+    failures: BTreeMap<Asker, u32>,
 }
 
 impl Round {
@@ -174,31 +173,31 @@ impl Round {
         self.look_into_repositories().await;
     }
 
-    /// Whether this replica is still the one that asks, and GitHub may be asked about this scope.
-    fn goes_on(&self, scope: &Scope) -> bool {
+    /// Whether this replica is still the one that asks, and GitHub may be asked by this one.
+    fn goes_on(&self, asker: &Asker) -> bool {
         self.args.front.directory.is_first()
-            && self.failures.get(scope).is_none_or(|failures| *failures < FAILURES_MAX)
-            && self.memory.paused.get(scope).is_none_or(|until| *until <= self.args.front.clock.now())
+            && self.failures.get(asker).is_none_or(|failures| *failures < FAILURES_MAX)
+            && self.memory.paused.get(asker).is_none_or(|until| *until <= self.args.front.clock.now())
     }
 
-    /// Asks GitHub on behalf of a scope. A failure is told here, and what follows for the other questions is noted.
+    /// Asks GitHub. A failure is told here, and what follows for the other questions is noted.
     async fn ask<T>(
         &mut self,
-        scope: &Scope,
+        asker: &Asker,
         what: &str,
         question: impl Future<Output = Result<T, GitHubError>>,
     ) -> Result<T, GitHubError> {
         let late = || GitHubError::Unknown(format!("no answer within {} s", ANSWER_DEADLINE.as_secs()));
         let answer = tokio::time::timeout(ANSWER_DEADLINE, question).await.unwrap_or_else(|_| Err(late()));
         if let Err(error) = &answer {
-            tracing::warn!(%scope, what, %error, "cannot reconcile with GitHub, trying again later");
+            tracing::warn!(scope = %asker.scope, credential = asker.credential, what, %error, "cannot reconcile with GitHub, trying again later");
             match error {
                 GitHubError::RateLimited { retry_after, .. } => {
                     let until = after(self.args.front.clock.now(), *retry_after);
-                    self.memory.paused.insert(scope.clone(), until);
+                    self.memory.paused.insert(asker.clone(), until);
                 }
                 GitHubError::Unknown(_) | GitHubError::Unauthorized(_) => {
-                    *self.failures.entry(scope.clone()).or_default() += 1;
+                    *self.failures.entry(asker.clone()).or_default() += 1;
                 }
                 GitHubError::Forbidden(_)
                 | GitHubError::NotFound(_)

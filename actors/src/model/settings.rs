@@ -34,6 +34,21 @@ impl fmt::Display for Scope {
     }
 }
 
+/// Who asks GitHub: a credential, on behalf of the groups of a scope.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Asker {
+    /// Name of the credential.
+    pub credential: String,
+    /// Where the groups' runners are registered.
+    pub scope: Scope,
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, credential {}", self.scope, self.credential)
+    }
+}
+
 /// Operating system of a runner, spelt as in `runs-on` labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,6 +114,8 @@ pub struct GroupSettings {
     pub name: GroupName,
     /// Where its runners are registered.
     pub scope: Scope,
+    /// Name of the credential that GitHub is asked with. Default `default`.
+    pub github_credential: String,
     /// Labels of its runners, lower case, without duplicates, without the implicit `self-hosted`.
     pub labels: Vec<String>,
     /// Runners kept available beyond demand.
@@ -177,6 +194,7 @@ impl GroupSettings {
         Self {
             name,
             scope,
+            github_credential: "default".to_owned(),
             labels,
             min: 0,
             max,
@@ -201,6 +219,12 @@ impl GroupSettings {
     #[must_use]
     pub fn backend(&self) -> &str {
         self.backends.first().map_or("", |backend| &backend.name)
+    }
+
+    /// As whom GitHub is asked about what concerns the group.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker { credential: self.github_credential.clone(), scope: self.scope.clone() }
     }
 
     /// Labels a runner registers with: `self-hosted`, the operating system, the architecture and the group's own.

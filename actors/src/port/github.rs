@@ -6,6 +6,7 @@ pub use crate::model::remote::{
     Access, Deregistered, Download, GitHubError, Reach, RemoteRunner, RunnerGroup, RunnerGroupRemoval,
 };
 use crate::model::secret::Secret;
+pub use crate::model::settings::Asker;
 use crate::model::settings::{Arch, GroupSettings, Os, Scope};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -56,30 +57,36 @@ pub trait GitHub: Send + Sync + 'static {
 #[async_trait]
 pub trait Records: Send + Sync + 'static {
     /// One job as it is now, or none when GitHub says that there is none. [`GitHubError::NotFound`] when the repository
-    /// is not to be seen. `scope` is that of the group that asks.
-    async fn job(&self, scope: &Scope, repository: &RepositoryName, id: JobId)
+    /// is not to be seen.
+    async fn job(&self, asker: &Asker, repository: &RepositoryName, id: JobId)
     -> Result<Option<JobEvent>, GitHubError>;
 
     /// The jobs, queued, waiting or running, of the repository's runs that are not completed: of each status of a run
-    /// the newest `runs_max` runs are looked at, at most 1,000. `scope` is that of the group that asks.
+    /// the newest `runs_max` runs are looked at, at most 1,000.
     async fn open_jobs(
         &self,
-        scope: &Scope,
+        asker: &Asker,
         repository: &RepositoryName,
         runs_max: usize,
     ) -> Result<Vec<JobEvent>, GitHubError>;
 
-    /// The hook that brings the webhooks of a scope here: the App's, else the repository's, else the organization's
+    /// The hook that brings the webhooks of a scope here: the asking App's, else the repository's, else the organization's
     /// whose address ends with `address` (a whole address or a path). None when there is none or it cannot be seen;
     /// [`GitHubError::Invalid`] when several hooks of one owner fit.
-    async fn hook(&self, scope: &Scope, address: &str) -> Result<Option<Hook>, GitHubError>;
+    async fn hook(&self, asker: &Asker, address: &str) -> Result<Option<Hook>, GitHubError>;
 
     /// One page of what a hook sent, newest first, at most 100 attempts, redeliveries included and none older than
     /// `since`. `page` is none for the newest, then [`Sent::next`].
-    async fn deliveries(&self, hook: &Hook, since: Timestamp, page: Option<&str>) -> Result<Sent, GitHubError>;
+    async fn deliveries(
+        &self,
+        asker: &Asker,
+        hook: &Hook,
+        since: Timestamp,
+        page: Option<&str>,
+    ) -> Result<Sent, GitHubError>;
 
     /// Asks for a delivery to be sent again, under the same GUID.
-    async fn redeliver(&self, hook: &Hook, delivery: u64) -> Result<(), GitHubError>;
+    async fn redeliver(&self, asker: &Asker, hook: &Hook, delivery: u64) -> Result<(), GitHubError>;
 }
 
 /// A repository, by its names.
@@ -144,8 +151,11 @@ pub struct Paused {
 /// A webhook's configuration at GitHub.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
-    /// The App's own.
-    App,
+    /// An App's own.
+    App {
+        /// Name of the App's credential.
+        credential: String,
+    },
     /// One of an organization or of a repository.
     Of {
         /// Whose.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use actors::id::*;
 use actors::model::delivery::{JobAction, JobEvent};
-use actors::model::settings::Scope;
-use actors::port::github::{GitHubError, Hook, Records, RepositoryName, Sent, SentDelivery};
+use actors::port::github::{Asker, GitHubError, Hook, Records, RepositoryName, Sent, SentDelivery};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -25,6 +24,8 @@ pub struct Remembered {
     pub errors: VecDeque<GitHubError>,
     /// The next requests to send a delivery again get no answer.
     pub unanswered: usize,
+    /// The credential that may not read what hooks sent.
+    pub refused: Option<String>,
     /// Repositories that are not to be seen.
     pub hidden: BTreeSet<String>,
     pub jobs: BTreeMap<JobId, JobEvent>,
@@ -77,7 +78,7 @@ impl Earth {
 
 #[async_trait]
 impl Records for Earth {
-    async fn job(&self, _: &Scope, repository: &RepositoryName, id: JobId) -> Result<Option<JobEvent>, GitHubError> {
+    async fn job(&self, _: &Asker, repository: &RepositoryName, id: JobId) -> Result<Option<JobEvent>, GitHubError> {
         self.asked(format!("job {id}")).await?;
         let memory = self.memory();
         if memory.hidden.contains(&repository.name) {
@@ -86,7 +87,7 @@ impl Records for Earth {
         Ok(memory.jobs.get(&id).cloned())
     }
 
-    async fn open_jobs(&self, _: &Scope, place: &RepositoryName, _: usize) -> Result<Vec<JobEvent>, GitHubError> {
+    async fn open_jobs(&self, _: &Asker, place: &RepositoryName, _: usize) -> Result<Vec<JobEvent>, GitHubError> {
         self.asked(format!("open jobs of {}", place.name)).await?;
         let memory = self.memory();
         if memory.hidden.contains(&place.name) {
@@ -96,15 +97,32 @@ impl Records for Earth {
         Ok(open.filter(|event| event.job.repository.name == place.name).cloned().collect())
     }
 
-    async fn hook(&self, scope: &Scope, address: &str) -> Result<Option<Hook>, GitHubError> {
+    async fn hook(&self, asker: &Asker, address: &str) -> Result<Option<Hook>, GitHubError> {
+        let Asker { credential, scope } = asker;
         assert_eq!(address, "/webhook");
         self.asked(format!("hook of {scope}")).await?;
-        Ok(Some(Hook::Of { scope: scope.clone(), id: 1 }))
+        Ok(Some(match credential.starts_with("app") {
+            true => Hook::App { credential: credential.clone() },
+            false => Hook::Of { scope: scope.clone(), id: 1 },
+        }))
     }
 
-    async fn deliveries(&self, _: &Hook, since: Timestamp, page: Option<&str>) -> Result<Sent, GitHubError> {
+    async fn deliveries(
+        &self,
+        asker: &Asker,
+        hook: &Hook,
+        since: Timestamp,
+        page: Option<&str>,
+    ) -> Result<Sent, GitHubError> {
+        if let Hook::App { credential } = hook {
+            assert_eq!(asker.credential, *credential, "an App's history is its own");
+            self.asked(format!("history of {credential}")).await?;
+        }
         self.asked(format!("deliveries {}", page.unwrap_or("newest"))).await?;
         let memory = self.memory();
+        if memory.refused.as_ref() == Some(&asker.credential) {
+            return Err(GitHubError::Forbidden("no permission".into()));
+        }
         let skip: usize = page.map_or(0, |page| page.parse().unwrap());
         let size = if memory.page == 0 { usize::MAX } else { memory.page };
         let mut left = memory.history.iter().rev().filter(|sent| sent.at >= since).skip(skip);
@@ -113,7 +131,7 @@ impl Records for Earth {
         Ok(Sent { deliveries, next })
     }
 
-    async fn redeliver(&self, _: &Hook, delivery: u64) -> Result<(), GitHubError> {
+    async fn redeliver(&self, _: &Asker, _: &Hook, delivery: u64) -> Result<(), GitHubError> {
         self.asked(format!("redeliver {delivery}")).await?;
         let mut memory = self.memory();
         match memory.unanswered.checked_sub(1) {

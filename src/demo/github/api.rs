@@ -298,7 +298,7 @@ fn create_token(world: &mut World, installation: u64) -> Answer {
     Answer::new(
         201,
         json!({
-            "token": token, "expires_at": expires, "permissions": wire::permissions(), "repository_selection": "all",
+            "token": token, "expires_at": expires, "permissions": wire::permissions(world), "repository_selection": "all",
         }),
     )
 }

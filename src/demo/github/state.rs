@@ -158,6 +158,8 @@ pub(super) struct World {
     pub(super) spent: BTreeMap<Resource, (u64, Instant)>,
     /// What is wrong with the App.
     pub(super) app_trouble: Option<AppTrouble>,
+    /// Permissions that the App's installation does not have; told, not enforced.
+    pub(super) withheld: Vec<String>,
     /// Former names of repositories, and their ids.
     pub(super) renamed: HashMap<String, u64>,
     pub(super) next_runner: u64,
@@ -194,6 +196,7 @@ impl World {
             tokens: HashMap::new(),
             spent: BTreeMap::new(),
             app_trouble: None,
+            withheld: Vec::new(),
             renamed: HashMap::new(),
             next_runner: 1,
             next_group: 2,

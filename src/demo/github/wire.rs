@@ -284,14 +284,21 @@ pub(super) fn installation(world: &World) -> Value {
         "access_tokens_url": format!("{url}/access_tokens"),
         "repositories_url": format!("{}/installation/repositories", world.base_url),
         "html_url": format!("{SITE}/organizations/{}/settings/installations/{id}", world.settings.organization),
-        "permissions": permissions(), "events": ["workflow_job"], "created_at": EPOCH, "updated_at": EPOCH,
+        "permissions": permissions(world), "events": ["workflow_job"], "created_at": EPOCH, "updated_at": EPOCH,
         "single_file_name": null, "suspended_by": null,
         "suspended_at": (world.app_trouble == Some(AppTrouble::Suspended)).then_some(EPOCH),
     })
 }
 
-pub(super) fn permissions() -> Value {
-    json!({"actions": "read", "administration": "write", "metadata": "read", "organization_self_hosted_runners": "write"})
+/// What the installation may do.
+pub(super) fn permissions(world: &World) -> Value {
+    let all = [
+        ("actions", "read"),
+        ("administration", "write"),
+        ("metadata", "read"),
+        ("organization_self_hosted_runners", "write"),
+    ];
+    all.into_iter().filter(|(name, _)| !world.withheld.iter().any(|withheld| withheld == name)).collect()
 }
 
 /// What `GET /rate_limit` answers.

@@ -216,6 +216,8 @@ impl BackendView {
 pub(super) struct SettingsView {
     /// Where its runners are registered: `organization octo`, `repository octo/app` or `enterprise octo`.
     pub(super) scope: String,
+    /// Name of the credential that GitHub is asked with.
+    pub(super) github_credential: String,
     /// Labels its runners register with.
     pub(super) labels: Vec<String>,
     /// Runners kept available beyond demand.
@@ -314,6 +316,7 @@ impl GroupView {
             name: settings.name.to_string(),
             settings: SettingsView {
                 scope: settings.scope.to_string(),
+                github_credential: settings.github_credential.clone(),
                 labels: settings.runner_labels(),
                 min: settings.min,
                 max: settings.max,

@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use super::Round;
 use crate::id::DeliveryId;
 use crate::machine::backoff::after;
-use crate::model::settings::Scope;
-use crate::port::github::{Hook, SentDelivery};
+use crate::port::github::{Asker, Hook, SentDelivery};
 use crate::port::{GitHubError, Observation};
 
 /// How far back the first look goes: as far as GitHub remembers.
@@ -31,8 +30,8 @@ const HOOK_KEPT: Duration = Duration::from_secs(3600);
 /// What is known of the hooks.
 #[derive(Default)]
 pub(super) struct History {
-    /// The hook of each scope, and since when it is known.
-    hooks: BTreeMap<Scope, (Timestamp, Hook)>,
+    /// The hook that each sees, and since when it is known.
+    hooks: BTreeMap<Asker, (Timestamp, Hook)>,
     told: BTreeMap<Hook, Told>,
 }
 
@@ -81,48 +80,51 @@ impl Told {
 }
 
 impl Round {
-    /// Each hook is looked at once, whatever many scopes it serves.
+    /// Each hook is looked at once, whatever many scopes it serves. Each App has its own.
     pub(super) async fn read_histories(&mut self) {
         let entries = self.args.front.directory.entries();
-        let scopes: BTreeSet<Scope> = entries.iter().map(|entry| entry.settings.scope.clone()).collect();
+        let askers: BTreeSet<Asker> = entries.iter().map(|entry| entry.settings.asker()).collect();
         let mut read = BTreeSet::new();
-        for scope in scopes {
-            let Some(hook) = self.hook(&scope).await else { continue };
-            if read.insert(hook.clone()) {
-                let mut told = self.memory.history.told.remove(&hook).unwrap_or_default();
-                if let Err(GitHubError::NotFound(_)) = self.read_history(&scope, &hook, &mut told).await {
-                    // It was removed, perhaps for another one.
-                    self.memory.history.hooks.remove(&scope);
+        for asker in askers {
+            let Some(hook) = self.hook(&asker).await.filter(|hook| !read.contains(hook)) else { continue };
+            let mut told = self.memory.history.told.remove(&hook).unwrap_or_default();
+            match self.read_history(&asker, &hook, &mut told).await {
+                // It was removed, perhaps for another one; or another credential sees it.
+                Err(GitHubError::NotFound(_) | GitHubError::Forbidden(_)) => {
+                    self.memory.history.hooks.remove(&asker);
                 }
-                self.send_again(&scope, &hook, &mut told).await;
-                self.memory.history.told.insert(hook, told);
+                _ => {
+                    read.insert(hook.clone());
+                }
             }
+            self.send_again(&asker, &hook, &mut told).await;
+            self.memory.history.told.insert(hook, told);
         }
     }
 
-    async fn hook(&mut self, scope: &Scope) -> Option<Hook> {
+    async fn hook(&mut self, asker: &Asker) -> Option<Hook> {
         let now = self.args.front.clock.now();
-        if let Some((at, hook)) = self.memory.history.hooks.get(scope)
+        if let Some((at, hook)) = self.memory.history.hooks.get(asker)
             && now < after(*at, HOOK_KEPT)
         {
             return Some(hook.clone());
         }
-        if !self.goes_on(scope) {
+        if !self.goes_on(asker) {
             return None;
         }
         let (records, path) = (Arc::clone(&self.args.records), self.args.webhook_path.clone());
-        let hook = self.ask(scope, "which webhook is ours", records.hook(scope, &path)).await.ok()??;
-        self.memory.history.hooks.insert(scope.clone(), (now, hook.clone()));
+        let hook = self.ask(asker, "which webhook is ours", records.hook(asker, &path)).await.ok()??;
+        self.memory.history.hooks.insert(asker.clone(), (now, hook.clone()));
         Some(hook)
     }
 
-    async fn read_history(&mut self, scope: &Scope, hook: &Hook, told: &mut Told) -> Result<(), GitHubError> {
+    async fn read_history(&mut self, asker: &Asker, hook: &Hook, told: &mut Told) -> Result<(), GitHubError> {
         let began = self.args.front.clock.now();
         let since = told.since.unwrap_or(began - HISTORY);
         let mut brought = BTreeSet::new();
         let mut pages = 0;
         let earlier = told.rest.clone();
-        let stopped = self.read_pages(scope, hook, told, (None, since), (&mut pages, &mut brought)).await?;
+        let stopped = self.read_pages(asker, hook, told, (None, since), (&mut pages, &mut brought)).await?;
         told.since = Some(began - OVERLAP);
         if let Some(stopped) = stopped {
             // The newest matter most: what is older than both stays with the listings of jobs.
@@ -130,7 +132,7 @@ impl Round {
         } else if let Some((page, since)) = earlier {
             // A place that GitHub does not know any more is not looked for again.
             told.rest = None;
-            let next = self.read_pages(scope, hook, told, (Some(page), since), (&mut pages, &mut brought)).await?;
+            let next = self.read_pages(asker, hook, told, (Some(page), since), (&mut pages, &mut brought)).await?;
             told.rest = next.map(|next| (next, since));
         }
         Ok(())
@@ -139,7 +141,7 @@ impl Round {
     /// Reads from a place back to a time, within [`PAGES_MAX`]; returns where it stopped before.
     async fn read_pages(
         &mut self,
-        scope: &Scope,
+        asker: &Asker,
         hook: &Hook,
         told: &mut Told,
         (mut place, since): (Option<String>, Timestamp),
@@ -147,12 +149,12 @@ impl Round {
     ) -> Result<Option<String>, GitHubError> {
         let records = Arc::clone(&self.args.records);
         while *pages < PAGES_MAX {
-            if !self.goes_on(scope) {
+            if !self.goes_on(asker) {
                 return Err(GitHubError::Unknown("not asked".to_owned()));
             }
             *pages += 1;
-            let question = records.deliveries(hook, since, place.as_deref());
-            let sent = self.ask(scope, "which deliveries failed", question).await?;
+            let question = records.deliveries(asker, hook, since, place.as_deref());
+            let sent = self.ask(asker, "which deliveries failed", question).await?;
             told.take_in(sent.deliveries, brought);
             place = sent.next;
             if place.is_none() {
@@ -162,14 +164,14 @@ impl Round {
         Ok(place)
     }
 
-    async fn send_again(&mut self, scope: &Scope, hook: &Hook, told: &mut Told) {
+    async fn send_again(&mut self, asker: &Asker, hook: &Hook, told: &mut Told) {
         let records = Arc::clone(&self.args.records);
         let mut count = 0_u32;
         for (guid, attempt) in told.missing_now(self.args.front.clock.now()) {
-            if !self.goes_on(scope) {
+            if !self.goes_on(asker) {
                 break;
             }
-            let answer = self.ask(scope, "to send a delivery again", records.redeliver(hook, attempt)).await;
+            let answer = self.ask(asker, "to send a delivery again", records.redeliver(asker, hook, attempt)).await;
             match answer {
                 Ok(()) => {
                     count += 1;
@@ -190,7 +192,7 @@ impl Round {
             }
         }
         if count > 0 {
-            tracing::info!(%scope, count, "deliveries failed and are sent again");
+            tracing::info!(scope = %asker.scope, credential = asker.credential, count, "deliveries failed and are sent again");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::machine::found;
 use crate::machine::matching::Match;
 use crate::model::delivery::{JobEvent, RepositoryRef};
 use crate::model::settings::Scope;
-use crate::port::github::RepositoryName;
+use crate::port::github::{Asker, RepositoryName};
 use crate::port::store::JobFilter;
 use crate::port::{Observation, StoreError};
 
@@ -35,17 +35,17 @@ pub(super) struct Listing(BTreeMap<(String, String), Place>);
 
 struct Place {
     name: RepositoryName,
-    scope: Scope,
+    asker: Asker,
     /// When the last job of it came.
     seen: Timestamp,
     looked: Option<Timestamp>,
 }
 
 impl Listing {
-    fn see(&mut self, name: RepositoryName, scope: Scope, at: Timestamp) {
+    fn see(&mut self, name: RepositoryName, asker: Asker, at: Timestamp) {
         let key = (name.owner.to_lowercase(), name.name.to_lowercase());
-        let place = self.0.entry(key).or_insert(Place { name, scope: scope.clone(), seen: at, looked: None });
-        (place.scope, place.seen) = (scope, place.seen.max(at));
+        let place = self.0.entry(key).or_insert(Place { name, asker: asker.clone(), seen: at, looked: None });
+        (place.asker, place.seen) = (asker, place.seen.max(at));
     }
 
     /// Forgets what was not seen for long, and what is too much.
@@ -60,12 +60,12 @@ impl Listing {
     }
 
     /// Those to look into now: first those that were not for longest, then those that were seen last.
-    fn turn(&mut self, now: Timestamp) -> Vec<(RepositoryName, Scope)> {
+    fn turn(&mut self, now: Timestamp) -> Vec<(RepositoryName, Asker)> {
         let mut places: Vec<&mut Place> = self.0.values_mut().collect();
         places.sort_by_key(|place| (place.looked, Reverse(place.seen)));
         let turn = places.into_iter().take(LOOKS_MAX).map(|place| {
             place.looked = Some(now);
-            (place.name.clone(), place.scope.clone())
+            (place.name.clone(), place.asker.clone())
         });
         turn.collect()
     }
@@ -78,9 +78,9 @@ impl Round {
         }
         let now = self.args.front.clock.now();
         self.memory.listing.prune(now);
-        for (name, scope) in self.memory.listing.turn(now) {
-            if self.goes_on(&scope)
-                && let Err(error) = self.look_into(&name, &scope).await
+        for (name, asker) in self.memory.listing.turn(now) {
+            if self.goes_on(&asker)
+                && let Err(error) = self.look_into(&name, &asker).await
             {
                 tracing::warn!(%error, "cannot record what GitHub told, trying again later");
                 return;
@@ -94,34 +94,36 @@ impl Round {
         for entry in &entries {
             if let Scope::Repository { owner, name } = &entry.settings.scope {
                 let repository = RepositoryName { owner: owner.clone(), name: name.clone() };
-                self.memory.listing.see(repository, entry.settings.scope.clone(), now);
+                self.memory.listing.see(repository, entry.settings.asker(), now);
             }
         }
         for repository in &self.args.repositories {
-            let scope = scope_of(&entries, repository).unwrap_or_else(|| Scope::Repository {
-                owner: repository.owner.clone(),
-                name: repository.name.clone(),
+            let RepositoryName { owner, name } = repository.clone();
+            let first = entries.first().map(|entry| entry.settings.github_credential.clone());
+            let asker = asker_of(&entries, repository).unwrap_or_else(|| Asker {
+                credential: first.unwrap_or_default(),
+                scope: Scope::Repository { owner, name },
             });
-            self.memory.listing.see(repository.clone(), scope, now);
+            self.memory.listing.see(repository.clone(), asker, now);
         }
         let filter = JobFilter { limit: JOBS_MAX, ..JobFilter::default() };
         for job in self.args.front.store.jobs(&filter).await? {
             let RepositoryRef { owner, name, .. } = job.facts.repository;
             let repository = RepositoryName { owner, name };
             let group = entries.iter().find(|entry| Some(&entry.settings.name) == job.group.as_ref());
-            let scope = group.map(|entry| entry.settings.scope.clone()).or_else(|| scope_of(&entries, &repository));
-            if let Some(scope) = scope {
-                self.memory.listing.see(repository, scope, job.received_at);
+            let asker = group.map(|entry| entry.settings.asker()).or_else(|| asker_of(&entries, &repository));
+            if let Some(asker) = asker {
+                self.memory.listing.see(repository, asker, job.received_at);
             }
         }
         Ok(())
     }
 
-    async fn look_into(&mut self, name: &RepositoryName, scope: &Scope) -> Result<(), StoreError> {
+    async fn look_into(&mut self, name: &RepositoryName, asker: &Asker) -> Result<(), StoreError> {
         let began = self.args.front.clock.now();
         let records = Arc::clone(&self.args.records);
         let what = format!("which jobs of {}/{} are open", name.owner, name.name);
-        let Ok(open) = self.ask(scope, &what, records.open_jobs(scope, name, RUNS_MAX)).await else { return Ok(()) };
+        let Ok(open) = self.ask(asker, &what, records.open_jobs(asker, name, RUNS_MAX)).await else { return Ok(()) };
         let mut count = 0_u32;
         for event in open {
             count += u32::from(self.tell(event, began).await?);
@@ -149,17 +151,16 @@ impl Round {
     }
 }
 
-/// The scope of a group that could serve jobs of this repository.
-fn scope_of(entries: &[Entry], repository: &RepositoryName) -> Option<Scope> {
-    let fits = |scope: &&Scope| match scope {
+/// As whom to ask about jobs of this repository: like a group that could serve them.
+fn asker_of(entries: &[Entry], repository: &RepositoryName) -> Option<Asker> {
+    let fits = |entry: &&Entry| match &entry.settings.scope {
         Scope::Repository { owner, name } => {
             owner.eq_ignore_ascii_case(&repository.owner) && name.eq_ignore_ascii_case(&repository.name)
         }
         Scope::Organization(login) => login.eq_ignore_ascii_case(&repository.owner),
         Scope::Enterprise(_) => false,
     };
-    let scopes = || entries.iter().map(|entry| &entry.settings.scope);
     // Which organizations belong to an enterprise is not known here.
-    let enterprise = || scopes().find(|scope| matches!(scope, Scope::Enterprise(_)));
-    scopes().find(fits).or_else(enterprise).cloned()
+    let enterprise = || entries.iter().find(|entry| matches!(entry.settings.scope, Scope::Enterprise(_)));
+    entries.iter().find(fits).or_else(enterprise).map(|entry| entry.settings.asker())
 }
