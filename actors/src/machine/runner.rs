@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::id::{InstanceId, JobId, RunnerId};
 use crate::machine::backoff;
-use crate::model::instance::{BackendError, Instance};
+use crate::model::instance::{BackendError, Instance, InstanceStatus};
 use crate::model::remote::{Deregistered, GitHubError, RemoteRunner};
 use crate::model::report::InstanceReport;
 use crate::model::runner::{DeleteReason, HISTORY_MAX, Removal, Runner, RunnerState, Transition, Tried};
@@ -182,6 +182,10 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         (Provisioning, Event::Recovered) => vec![Effect::LookUpInstance],
         (Provisioning, Event::InstanceLookedUp(Ok(Some(instance)))) => {
             runner.instance = Some(instance.id);
+            if instance.status == InstanceStatus::Stopped {
+                // Made and never started, or over already: its config serves nobody any more.
+                return remove(runner, DeleteReason::Interrupted, Parts::BOTH, now);
+            }
             enter(runner, Starting, now, "its instance was found after a restart");
             vec![]
         }

@@ -143,6 +143,9 @@ fn recovery_looks_before_it_acts() {
     assert_eq!((runner.state, effects), (Provisioning, vec!["LookUpInstance".to_owned()]));
     let found = Event::InstanceLookedUp(Ok(Some(instance(InstanceStatus::Running))));
     assert_eq!(step(runner.clone(), found, t(9)).0.state, Starting);
+    let (over, effects) =
+        step(runner.clone(), Event::InstanceLookedUp(Ok(Some(instance(InstanceStatus::Stopped)))), t(9));
+    assert_eq!((over.state, effects.len()), (Deleting, 2), "it never started, or is over already");
     let (unknown, _) =
         step(runner.clone(), Event::InstanceLookedUp(Err(BackendError::Unavailable("down".into()))), t(9));
     assert_eq!(unknown.state, Provisioning);
