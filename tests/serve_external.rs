@@ -7,7 +7,7 @@ mod provider;
 mod service;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use provider::Cloud;
@@ -46,29 +46,7 @@ impl Stage {
 
     /// Instances boot and go, after `first` was done before each command.
     fn behave(&self, first: &str) {
-        let instance = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/instance.sh");
-        let (go, broken) = (self.file("go"), self.file("broken"));
-        self.cloud.behave(&format!(
-            "{first}
-             case $GARM_COMMAND in
-               CreateInstance)
-                 home=$dir/instances/$(sed -n 's/^{{\"name\":\"\\([^\"]*\\)\".*/\\1/p' $call/stdin)
-                 mkdir -p $home
-                 cp $call/stdin $home/stdin
-                 GO={} BROKEN={} PROGRAM={PROGRAM} RUNNER_MANAGER_NAME={} \
-                   setsid {} $home </dev/null >$home/log 2>&1 &
-                 echo $! >$home/pid
-                 ;;
-               DeleteInstance)
-                 home=$dir/instances/$GARM_INSTANCE_ID
-                 if [ -e $home/pid ]; then kill -KILL -- -$(cat $home/pid) 2>/dev/null; rm -f $home/pid; fi
-                 ;;
-             esac",
-            go.display(),
-            broken.display(),
-            self.site.name,
-            instance.display(),
-        ));
+        self.cloud.boot(first, PROGRAM, &self.site.name);
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -92,6 +92,30 @@ impl Cloud {
         fs::rename(unfinished, self.config()).unwrap();
     }
 
+    /// Instances are processes of this host that become runners of `program` once the file `go` is there; while the file
+    /// `broken` is there, one reports failure instead. `first` is done before each command.
+    pub fn boot(&self, first: &str, program: &str, manager: &str) {
+        let instance = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/instance.sh");
+        self.behave(&format!(
+            "{first}
+             case $GARM_COMMAND in
+               CreateInstance)
+                 home=$dir/instances/$(sed -n 's/^{{\"name\":\"\\([^\"]*\\)\".*/\\1/p' $call/stdin)
+                 mkdir -p $home
+                 cp $call/stdin $home/stdin
+                 GO=$dir/go BROKEN=$dir/broken PROGRAM={program} RUNNER_MANAGER_NAME={manager} \
+                   setsid {} $home </dev/null >$home/log 2>&1 &
+                 echo $! >$home/pid
+                 ;;
+               DeleteInstance)
+                 home=$dir/instances/$GARM_INSTANCE_ID
+                 if [ -e $home/pid ]; then kill -KILL -- -$(cat $home/pid) 2>/dev/null; rm -f $home/pid; fi
+                 ;;
+             esac",
+            instance.display(),
+        ));
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("config")
     }
