@@ -1,6 +1,8 @@
 //! The configuration: the examples, what each key means, and what each error says.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
+#[path = "config/docker.rs"]
+mod docker;
 #[path = "config/errors.rs"]
 mod errors;
 #[path = "config/schema.rs"]
@@ -504,27 +506,9 @@ fn check_warns_of_what_is_allowed_and_probably_not_meant() {
 }
 
 #[test]
-fn check_warns_of_who_could_become_root_by_docker() {
-    let warnings = |docker: &str, public: bool| {
-        let text = format!(
-            "{HEAD}runner_groups:\n- {{name: a, organization: o, labels: [], allows_public_repositories: {public}, backend: {{name: docker, {docker}}}}}\n"
-        );
-        check::warnings(&parse(&text).unwrap()).join("\n")
-    };
-    assert!(warnings("config: {base_url: tcp://build}", true).contains("build:2375 has no TLS"));
-    for safe in ["tcp://127.0.0.1", "tcp://[::1]:9", "unix:///x"] {
-        assert!(!warnings(&format!("config: {{base_url: '{safe}'}}"), true).contains("has no TLS"), "{safe}");
-    }
-    assert!(!warnings("config: {base_url: tcp://build, tls_ca: ca.pem}", true).contains("has no TLS"));
-    assert!(warnings("instance_config: {privileged: true}", true).contains("privileged containers"));
-    assert!(!warnings("instance_config: {privileged: true}", false).contains("privileged containers"));
-    assert!(!warnings("instance_config: {}", true).contains("privileged containers"));
-}
-
-#[test]
 fn values_of_backends_that_are_not_available_are_checked() {
     let config = config::load(Some(&example("backends.yaml")), &none).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(config.unavailable_backends().unwrap().iter().count(), 6);
+    assert_eq!(config.unavailable_backends().unwrap().iter().count(), 5);
 }
 
 #[test]
