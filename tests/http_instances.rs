@@ -245,21 +245,19 @@ async fn a_token_is_of_no_use_after_its_time_or_once_it_is_revoked() {
 async fn the_store_holds_neither_the_token_nor_anything_of_the_config_in_clear() {
     let site = Site::new().await;
     let token = site.grant(&site.runner(1, |_| {})).await.token;
-    let things = site.fake.things();
-    let sealed = things.sealed.values().next().unwrap();
+    let sealed = site.fake.things().sealed.values().next().unwrap().clone();
     let kept = format!("{} {}", sealed.key, String::from_utf8_lossy(&sealed.body));
     for secret in [token.expose(), &jit_config(), &jit_config()[..24], "RUNNER_NAME"] {
         assert!(!kept.contains(secret));
     }
-    drop(things);
     site.server.stop().await;
 }
 
 #[tokio::test]
 async fn what_was_altered_in_the_store_opens_for_nobody() {
     let site = Site::new().await;
-    let first = site.grant(&site.runner(1, |_| {})).await.token;
-    let second = site.grant(&site.runner(2, |_| {})).await.token;
+    let name = site.runner(1, |_| {});
+    let (first, second) = (site.grant(&name).await.token, site.grant(&name).await.token);
     {
         // The second one's entry under the key of the first.
         let mut things = site.fake.things();

@@ -80,7 +80,6 @@ async fn those_that_live_are_seen_with_what_they_report() {
         reach: BTreeMap::from([(group("octo"), reach)]),
         groups: vec![group("octo")],
         full: vec![group("octo")],
-        reach: BTreeMap::new(),
         stopped: BTreeMap::from([(group("other"), "it \"panicked\"\n".to_owned())]),
     };
     let alone = a.beat(&report).await.unwrap();

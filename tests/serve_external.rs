@@ -172,7 +172,6 @@ async fn an_instance_gets_its_config_though_the_manager_was_killed_while_the_pro
         "if [ $GARM_COMMAND = CreateInstance ]; then while [ ! -e {} ]; do sleep 0.05; done; fi",
         proceed.display()
     ));
-    stage.go();
     stage.start().await;
     stage.site.queue(1, Duration::from_millis(100));
     stage.site.until("the provider is at work", async |_| !stage.created().is_empty()).await;
@@ -180,10 +179,11 @@ async fn an_instance_gets_its_config_though_the_manager_was_killed_while_the_pro
     stage.site.kill();
     fs::write(proceed, "").unwrap();
     stage.start().await;
+    let found = "its instance was found after a restart";
+    stage.site.until(found, async |_| stage.history(&name).await.contains(found)).await;
+    stage.go();
     stage.site.until("the job is done", async |site| site.done() == 1).await;
     assert_eq!(stage.created().len(), 1, "the same instance");
-    let history = stage.history(&name).await;
-    assert!(history.contains("its instance was found after a restart") && history.contains("took job"), "{history}");
     stage.site.until_no_trace().await;
 }
 

@@ -29,7 +29,7 @@ pub(super) fn backend(
     let base_url = config
         .github_credentials
         .iter()
-        .find(|credential| credential.name == group.github_credential)
+        .find(|credential| credential.name == group.settings.github_credential)
         .map_or(config.github_base_url.as_str(), |credential| credential.base_url.as_str());
     let settings = Settings {
         provider_executable: settings.provider_executable.clone(),

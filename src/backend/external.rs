@@ -382,13 +382,9 @@ impl Shared {
     fn environment(&self, command: Command, owner: &Owner, runner: Option<&RunnerName>) -> Vec<(OsString, OsString)> {
         let Settings { interface_version, environment_variables, provider_config_file, extra_specs, .. } =
             &self.settings;
-        let handed_on = |name: &str| {
-            let listed = environment_variables.iter().any(|listed| !listed.is_empty() && name.starts_with(listed));
-            let proxy = PROXIES.iter().any(|proxy| name == *proxy || name == proxy.to_ascii_uppercase());
-            (listed || proxy) && !name.starts_with("GARM")
-        };
-        let mut all: Vec<(OsString, OsString)> =
-            host_environment().into_iter().filter(|(name, _)| name.to_str().is_some_and(handed_on)).collect();
+        let handed_on = |name: &OsString| name.to_str().is_some_and(|name| is_handed_on(name, environment_variables));
+        let mut all = host_environment();
+        all.retain(|(name, _)| handed_on(name));
         let mut add = |name: &str, value: OsString| all.push((name.into(), value));
         add("GARM_COMMAND", command.as_str().into());
         add("GARM_CONTROLLER_ID", controller_id(owner).into());
@@ -418,6 +414,13 @@ impl Shared {
         let provider = self.settings.provider_executable.display();
         BackendError::Unavailable(format!("{provider} gave the instance of {runner} an unusable provider_id"))
     }
+}
+
+/// Whether a provider gets a variable of the manager: it is listed, by its name or what it begins with, or a proxy's.
+fn is_handed_on(name: &str, listed: &[String]) -> bool {
+    let is_listed = listed.iter().any(|listed| !listed.is_empty() && name.starts_with(listed));
+    let is_proxy = PROXIES.iter().any(|proxy| name == *proxy || name == proxy.to_ascii_uppercase());
+    (is_listed || is_proxy) && !name.starts_with("GARM")
 }
 
 /// What a provider said, to follow a sentence.
@@ -474,6 +477,20 @@ fn uuid(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listed_names_and_prefixes_and_proxies_are_handed_on_and_never_names_of_the_protocol() {
+        let listed = ["AWS_", "PATH", "GARM", "GARM_TOKEN", "G", ""].map(str::to_owned);
+        let handed_on = |name| is_handed_on(name, &listed);
+        for name in ["AWS_REGION", "AWS_", "PATH", "PATHEXT", "GOPATH", "http_proxy", "HTTPS_PROXY", "no_proxy"] {
+            assert!(handed_on(name), "{name}");
+        }
+        for name in
+            ["GARM", "GARM_TOKEN", "GARM_COMMAND", "GARMX", "HOME", "AWS", "Http_Proxy", "aws_region", "ALL_PROXY"]
+        {
+            assert!(!handed_on(name), "{name}");
+        }
+    }
 
     #[test]
     fn ids_are_uuids_that_never_change() {

@@ -151,3 +151,18 @@ impl Cloud {
         controllers.map(|entry| entry.unwrap().path().join(name.as_str())).find(|path| path.exists())
     }
 }
+
+impl Drop for Cloud {
+    /// A failed test leaves no provider and no instance behind.
+    fn drop(&mut self) {
+        let mark = format!("GARM_PROVIDER_CONFIG_FILE={}", self.config().display());
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let ours = environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes());
+            if let (true, Some(pid)) = (ours, rustix::process::Pid::from_raw(pid)) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}

@@ -50,27 +50,11 @@ impl InstanceReport {
 #[must_use]
 pub fn one_line(text: &str, max: usize) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let mut line = String::new();
-    let mut left = max;
-    for word in words {
-        let gap = usize::from(!line.is_empty());
-        let length = word.chars().count();
-        if length + gap > left {
-            let room = left.saturating_sub(gap + 1);
-            if gap == 1 {
-                line.push(' ');
-            }
-            line.extend(word.chars().take(room));
-            line.push('…');
-            break;
-        }
-        if gap == 1 {
-            line.push(' ');
-        }
-        line.push_str(word);
-        left -= length + gap;
+    let line = words.collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= max {
+        return line;
     }
-    line
+    line.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -82,7 +66,7 @@ mod tests {
         assert_eq!(one_line(" a\tb\n\nc\u{1b}[31m\0d ", 100), "a b c [31m d");
         assert_eq!(one_line("", 5), "");
         assert_eq!(one_line("abc def", 7), "abc def");
-        for max in 2..20 {
+        for max in 1..30 {
             let line = one_line("one two three \u{1F600}\u{1F600}\u{1F600} four", max);
             assert!(line.chars().count() <= max, "{max}: {line:?}");
         }
