@@ -481,7 +481,7 @@ async fn the_description_is_complete_and_its_page_needs_no_network() {
         }
     }
     let kinds = &document["components"]["schemas"]["MessageType"]["enum"];
-    assert_eq!(kinds.as_array().unwrap().len(), 6, "{kinds}");
+    assert_eq!(kinds.as_array().unwrap().len(), 7, "{kinds}");
 
     for path in ["/docs", "/docs/"] {
         let page = server.get(path, None).await;
