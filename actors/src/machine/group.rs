@@ -278,6 +278,10 @@ impl Group {
 
     /// A runner's actor tells of its new state.
     pub fn runner_changed(&mut self, runner: Arc<Runner>, now: Timestamp) -> Vec<Effect> {
+        if runner.state.is_final() && self.fleet.get(&runner.name).is_none() {
+            // It told that already, and was saved once more because the store had lost it.
+            return vec![];
+        }
         let before = self.fleet.put(Arc::clone(&runner));
         if self.adopting.remove(&runner.name) {
             self.stop_looking();

@@ -269,8 +269,10 @@ fn who_asks_to_wait_is_not_asked_before() {
     let deleting = || step(starting(), Event::JobCompleted(JobId(1)), t(700)).0;
     let deregistered = step(deleting(), Event::Deregistered(Err(limited())), t(700)).0;
     let throttled = BackendError::Throttled { text: "slow".into(), retry_after: Some(wait) };
-    let deleted = step(deleting(), Event::InstanceDeleted(Err(throttled)), t(700)).0;
-    for runner in [looked, deregistered, deleted] {
+    let deleted = step(deleting(), Event::InstanceDeleted(Err(throttled.clone())), t(700)).0;
+    let provisioning = after(vec![Event::Start, registered(), Event::Recovered]).0;
+    let looked_up = step(provisioning, Event::InstanceLookedUp(Err(throttled)), t(700)).0;
+    for runner in [looked, deregistered, deleted, looked_up] {
         assert!(wake_at(&runner).unwrap() >= t(1600), "{runner:?}");
     }
 }
