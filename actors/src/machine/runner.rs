@@ -67,6 +67,13 @@ pub enum Event {
     Reported(InstanceReport),
     /// A health check saw it.
     Sighted(Sighting),
+    /// A health check found its instance at another backend than the one it was asked of.
+    Moved {
+        /// The name of that backend.
+        backend: String,
+        /// When the listing began; a state entered later is not judged by it.
+        at: Timestamp,
+    },
     /// It is idle and not needed.
     ScaleDown,
     /// It is to go. A busy one goes only by force.
@@ -272,6 +279,15 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         }
         (Busy, Event::Remove { reason, force: true }) => remove(runner, reason, Parts::BOTH, now),
         (Starting | Idle | Busy, Event::Sighted(sighting)) => sighted(runner, sighting, now),
+        (Starting | Idle | Busy | Deleting, Event::Moved { backend, at })
+            if runner.since < at && !runner.call_pending =>
+        {
+            runner.backend = backend;
+            if let Some(removal) = &mut runner.removal {
+                removal.instance_deleted = false;
+            }
+            pending_parts(runner).into_iter().filter(|part| matches!(part, Effect::DeleteInstance)).collect()
+        }
         (Provisioning | Starting, Event::Reported(report)) => report::reported(runner, report, now),
 
         (Busy, Event::Created(instance)) => {
@@ -354,6 +370,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             | Event::InstanceDeleted(_)
             | Event::Reported(_)
             | Event::Sighted(_)
+            | Event::Moved { .. }
             | Event::ScaleDown
             | Event::Remove { .. }
             | Event::Tick,

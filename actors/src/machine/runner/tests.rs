@@ -285,7 +285,7 @@ fn a_job_that_ended_leaves_nothing_to_ask_before_the_instance_goes() {
 }
 
 fn any_event() -> impl Strategy<Value = u8> {
-    0..33_u8
+    0..34_u8
 }
 
 fn event(n: u8) -> Event {
@@ -330,6 +330,7 @@ fn event(n: u8) -> Event {
         29 => Event::Found,
         30 => Event::Reported(InstanceReport::new(ReportStatus::Installing, "x")),
         31 => Event::Reported(InstanceReport::new(ReportStatus::Failed, "x")),
+        32 => Event::Moved { backend: "other".into(), at: t(1_000_000) },
         _ => Event::Tick,
     }
 }
