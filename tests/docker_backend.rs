@@ -372,3 +372,18 @@ async fn containers_that_ended_with_their_daemon_are_stopped_and_can_be_deleted(
     backend.delete(&name).await.unwrap();
     assert_eq!(daemon.containers().await, [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_of_ours_that_somebody_renamed_is_found_and_removed_by_its_labels() {
+    let host = Host::new("renamed").await;
+    let name = runner(&host.owner, 1);
+    let made = host.create(&name).await.unwrap();
+    let (status, answer) =
+        host.daemon.ask(Method::POST, &format!("/containers/{name}/rename?name=renamed-kept"), None).await;
+    assert_eq!(status, 204, "{answer}");
+    let backend = host.backend();
+    assert_eq!(backend.list(&host.owner).await.unwrap(), std::slice::from_ref(&made));
+    assert_eq!(backend.get(&name).await.unwrap(), Some(made));
+    backend.delete(&name).await.unwrap();
+    assert_eq!(host.containers().await, Vec::<String>::new());
+}

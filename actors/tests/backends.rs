@@ -217,3 +217,25 @@ async fn a_runner_of_a_backend_that_is_not_configured_any_more_is_kept_until_it_
     let manager = start(&earth, group(2, &["new", "old"]), &[&new, &old]).await;
     carry(&earth, &manager, &mut jobs, 1).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_is_found_where_it_is_when_the_backends_are_called_otherwise() {
+    for (names, swapped) in [(&["first", "second"][..], true), (&["first"], false)] {
+        let earth = Earth::new();
+        let (old, new) = (Place::of(&earth), Place::of(&earth));
+        let manager = start(&earth, group(1, &["first", "second"]), &[&new, &old]).await;
+        new.always(Some(no_capacity()));
+        let mut jobs = Jobs::default();
+        jobs.queue(&manager, "octo", 1).await;
+        until("it is there", || old.instances() == 1).await;
+        manager.system.kill().await;
+        // Their order was changed, or the first one was taken out: the same name is another backend now.
+        new.always(None);
+        let places = if swapped { vec![&old, &new] } else { vec![&old] };
+        let manager = start(&earth, group(1, names), &places).await;
+        jobs.queue(&manager, "octo", 2).await;
+        carry(&earth, &manager, &mut jobs, 2).await;
+        assert_eq!(earth.things().peak, 1, "{names:?}");
+        manager.system.kill().await;
+    }
+}

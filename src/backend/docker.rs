@@ -226,17 +226,25 @@ impl Shared {
         transport::client(&self.endpoint).map_err(|error| failure("there is no client", &error))
     }
 
-    /// What bears the name of `runner`.
+    /// What bears the name of `runner`, or was made for it and renamed by somebody.
     async fn find(&self, owner: &Owner, runner: &RunnerName) -> Result<Found, BackendError> {
-        match self.api()?.inspect_container(runner.as_str(), None).await {
-            Ok(found) => {
-                let container = Container::from(found);
-                let ours = container.runner_of(owner).is_some_and(|name| name == *runner);
-                Ok(if ours { Found::Ours(container) } else { Found::Foreign(container.id) })
-            }
-            Err(error) if answer(&error).is_some_and(|(status, _)| status == 404) => Ok(Found::Nothing),
-            Err(error) => Err(failure(&format!("cannot look at container {runner}"), &error)),
-        }
+        let (api, what) = (self.api()?, format!("cannot look at container {runner}"));
+        let is_ours = |container: &Container| container.runner_of(owner).is_some_and(|name| name == *runner);
+        let named = match api.inspect_container(runner.as_str(), None).await {
+            Ok(found) => Some(Container::from(found)),
+            Err(error) if answer(&error).is_some_and(|(status, _)| status == 404) => None,
+            Err(error) => return Err(failure(&what, &error)),
+        };
+        let other = match named {
+            Some(container) if is_ours(&container) => return Ok(Found::Ours(container)),
+            other => other,
+        };
+        let filters = container::filters_of(owner, runner);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let labelled = api.list_containers(Some(options)).await.map_err(|error| failure(&what, &error))?;
+        let renamed = labelled.into_iter().map(Container::from).find(is_ours);
+        let other = other.map_or(Found::Nothing, |container| Found::Foreign(container.id));
+        Ok(renamed.map_or(other, Found::Ours))
     }
 
     async fn exists(&self, runner: &RunnerName) -> Result<bool, BackendError> {

@@ -360,7 +360,7 @@ impl State {
                 observer.observe(&Observation::RunnerOnline { group, backend: &runner.backend, took });
             }
         }
-        if let (true, Some(removal)) = (runner.state.is_final(), &runner.removal) {
+        if let (true, Some(_), Some(removal)) = (runner.state.is_final(), before, &runner.removal) {
             observer.observe(&Observation::RunnerDeleted { group, reason: removal.reason });
         }
     }

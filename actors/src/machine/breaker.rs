@@ -11,9 +11,16 @@ use crate::model::settings::BackendLimits;
 /// Longest time between two probes, unless the configured first one is longer.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// A create failed. Opens the breaker when too many did in a row, or when it was the trial after a probe.
+/// A create failed. Opens the breaker when too many did in a row, or when it was the trial after a probe; and at least
+/// until `not_before`, where the backend said how long to wait.
 #[must_use]
-pub fn failed(breaker: Option<Breaker>, limits: &BackendLimits, error: LastError, chance: u64) -> Breaker {
+pub fn failed(
+    breaker: Option<Breaker>,
+    limits: &BackendLimits,
+    error: LastError,
+    not_before: Option<Timestamp>,
+    chance: u64,
+) -> Breaker {
     let now = error.at;
     let mut breaker =
         breaker.unwrap_or(Breaker { failures: 0, opened: 0, state: BreakerState::Closed, error: error.clone() });
@@ -25,7 +32,12 @@ pub fn failed(breaker: Option<Breaker>, limits: &BackendLimits, error: LastError
         // It was asked before the breaker opened.
         BreakerState::Open { .. } => false,
     };
-    if open { opened(breaker, limits, now, chance) } else { breaker }
+    let mut breaker = if open { opened(breaker, limits, now, chance) } else { breaker };
+    if let Some(asked) = not_before.filter(|asked| *asked > now) {
+        let until = if let BreakerState::Open { until } = breaker.state { until.max(asked) } else { asked };
+        breaker.state = BreakerState::Open { until };
+    }
+    breaker
 }
 
 /// A probe came back. One that went well lets one create at a time try; another one leaves it open for longer.
@@ -72,18 +84,18 @@ mod tests {
             BackendLimits { breaker_failures: 3, breaker_wait: Duration::from_secs(10), ..BackendLimits::new("a") };
         let mut breaker = None;
         for second in 1..=2 {
-            breaker = Some(failed(breaker, &limits, error(second), 0));
+            breaker = Some(failed(breaker, &limits, error(second), None, 0));
             assert_eq!(breaker.as_ref().unwrap().state, BreakerState::Closed);
         }
-        let open = failed(breaker, &limits, error(3), 0);
+        let open = failed(breaker, &limits, error(3), None, 0);
         assert_eq!(open.state, BreakerState::Open { until: t(13) });
-        let late = failed(Some(open.clone()), &limits, error(9), 0);
+        let late = failed(Some(open.clone()), &limits, error(9), None, 0);
         assert_eq!((late.state, late.failures), (open.state, 4));
         let still = probed(late, &limits, Err("still nothing".into()), t(13), 0);
         assert_eq!((still.state, still.error.text.as_str()), (BreakerState::Open { until: t(33) }, "still nothing"));
         let half = probed(still, &limits, Ok(()), t(33), 0);
         assert_eq!(half.state, BreakerState::HalfOpen);
-        let again = failed(Some(half), &limits, error(34), 0);
+        let again = failed(Some(half), &limits, error(34), None, 0);
         assert_eq!(again.state, BreakerState::Open { until: t(74) });
     }
 
@@ -91,7 +103,7 @@ mod tests {
     fn a_wait_that_is_configured_longer_than_five_minutes_stays_that_long() {
         let limits =
             BackendLimits { breaker_failures: 1, breaker_wait: Duration::from_secs(900), ..BackendLimits::new("a") };
-        let open = failed(None, &limits, error(0), 0);
+        let open = failed(None, &limits, error(0), None, 0);
         assert_eq!(open.state, BreakerState::Open { until: t(900) });
         assert_eq!(probed(open, &limits, Err(String::new()), t(900), 0).state, BreakerState::Open { until: t(1800) });
     }

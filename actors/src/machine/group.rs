@@ -278,6 +278,10 @@ impl Group {
 
     /// A runner's actor tells of its new state.
     pub fn runner_changed(&mut self, runner: Arc<Runner>, now: Timestamp) -> Vec<Effect> {
+        if runner.state.is_final() && self.fleet.get(&runner.name).is_none() {
+            // It told that already, and was saved once more because the store had lost it.
+            return vec![];
+        }
         let before = self.fleet.put(Arc::clone(&runner));
         if self.adopting.remove(&runner.name) {
             self.stop_looking();
@@ -398,11 +402,12 @@ impl Group {
     /// Both listings of a health check.
     pub fn listed(&mut self, listing: &Listing, now: Timestamp) -> Vec<Effect> {
         let found = health::compare(&self.settings.name, &self.marker, &self.fleet, &mut self.suspects, listing, now);
-        let mut effects: Vec<Effect> = found
-            .sightings
-            .into_iter()
-            .map(|(name, sighting)| Effect::Tell(name, runner_machine::Event::Sighted(sighting)))
+        let moved = found.moved.into_iter();
+        let mut effects: Vec<Effect> = moved
+            .map(|(name, backend)| Effect::Tell(name, runner_machine::Event::Moved { backend, at: listing.at }))
             .collect();
+        let sightings = found.sightings.into_iter();
+        effects.extend(sightings.map(|(name, seen)| Effect::Tell(name, runner_machine::Event::Sighted(seen))));
         let repairs = u32::try_from(found.strays.len()).unwrap_or(u32::MAX);
         for stray in found.strays {
             if self.snapshot.looking {

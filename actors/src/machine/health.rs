@@ -87,6 +87,8 @@ pub struct Suspect {
 pub struct Findings {
     /// Runners that must be told what was seen of them.
     pub sightings: Vec<(RunnerName, Sighting)>,
+    /// Runners whose instance is at another backend than they know, with that backend: backends may change names.
+    pub moved: Vec<(RunnerName, String)>,
     /// Untracked things that are to be adopted or removed.
     pub strays: Vec<Stray>,
     /// Registrations of this group.
@@ -118,11 +120,13 @@ pub fn compare(
         ..Findings::default()
     };
     for runner in fleet.iter() {
-        let sighting = Sighting {
-            at: listing.at,
-            registration: seen(registered.as_ref(), runner.name.as_str()),
-            instance: instances.at(&runner.backend, runner.name.as_str()),
-        };
+        let mut instance = instances.at(&runner.backend, runner.name.as_str());
+        if let Some((backend, found)) = instances.elsewhere(&runner.backend, runner.name.as_str()) {
+            findings.moved.push((runner.name.clone(), backend));
+            instance = Seen::Present(found);
+        }
+        let sighting =
+            Sighting { at: listing.at, registration: seen(registered.as_ref(), runner.name.as_str()), instance };
         if minds(runner, &sighting) {
             findings.sightings.push((runner.name.clone(), sighting));
         }
@@ -196,6 +200,17 @@ impl<'a> Instances<'a> {
     /// The instance of a runner whose backend is known. One that is not configured any more says nothing.
     fn at(&self, backend: &str, runner: &str) -> Seen<Instance> {
         seen(self.0.get(backend).and_then(Option::as_ref), runner)
+    }
+
+    /// The instance of a runner whose own backend does not have it, or is not configured any more, and where it is.
+    fn elsewhere(&self, backend: &str, runner: &str) -> Option<(String, Instance)> {
+        match self.0.get(backend) {
+            // It did not answer, or has it.
+            Some(None) => return None,
+            Some(Some(listed)) if listed.contains_key(runner) => return None,
+            Some(Some(_)) | None => {}
+        }
+        known(self.anywhere(runner))
     }
 
     /// The instance of a runner that may be at any backend, and where it is. Absent only if all answered.

@@ -67,6 +67,13 @@ pub enum Event {
     Reported(InstanceReport),
     /// A health check saw it.
     Sighted(Sighting),
+    /// A health check found its instance at another backend than the one it was asked of.
+    Moved {
+        /// The name of that backend.
+        backend: String,
+        /// When the listing began; a state entered later is not judged by it.
+        at: Timestamp,
+    },
     /// It is idle and not needed.
     ScaleDown,
     /// It is to go. A busy one goes only by force.
@@ -162,7 +169,8 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             vec![]
         }
         (Provisioning, Event::CreateFailed { error, jit_config }) => {
-            runner.tried.push(Tried { backend: runner.backend.clone(), error: error.to_string() });
+            let not_before = told_to_wait(&error).map(|wait| backoff::after(now, wait));
+            runner.tried.push(Tried { backend: runner.backend.clone(), error: error.to_string(), not_before });
             runner.error = Some(format!("creating the instance at backend {} failed: {error}", runner.backend));
             if let (false, false, Some(jit_config)) = (error.outcome_unknown(), runner.fallbacks.is_empty(), jit_config)
             {
@@ -173,8 +181,8 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
                 runner.call_pending = true;
                 return vec![Effect::CreateInstance { jit_config }];
             }
-            if let BackendError::Throttled { retry_after: Some(wait), .. } = error {
-                runner.retry_at = Some(backoff::after(now, wait));
+            if not_before.is_some() {
+                runner.retry_at = not_before;
             }
             let parts = Parts { instance: error.outcome_unknown(), ..Parts::BOTH };
             remove(runner, DeleteReason::CreateFailed, parts, now)
@@ -200,6 +208,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         }
         (Provisioning, Event::InstanceLookedUp(Err(error))) => {
             retry_later(runner, format!("looking up the instance failed: {error}"), now);
+            wait_at_least(runner, told_to_wait(&error), now);
             vec![]
         }
         (Provisioning, Event::Tick) => {
@@ -270,6 +279,15 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
         }
         (Busy, Event::Remove { reason, force: true }) => remove(runner, reason, Parts::BOTH, now),
         (Starting | Idle | Busy, Event::Sighted(sighting)) => sighted(runner, sighting, now),
+        (Starting | Idle | Busy | Deleting, Event::Moved { backend, at })
+            if runner.since < at && !runner.call_pending =>
+        {
+            runner.backend = backend;
+            if let Some(removal) = &mut runner.removal {
+                removal.instance_deleted = false;
+            }
+            pending_parts(runner).into_iter().filter(|part| matches!(part, Effect::DeleteInstance)).collect()
+        }
         (Provisioning | Starting, Event::Reported(report)) => report::reported(runner, report, now),
 
         (Busy, Event::Created(instance)) => {
@@ -326,12 +344,8 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             vec![]
         }
         (Deleting, Event::InstanceDeleted(Err(error))) => {
-            let wait = match &error {
-                BackendError::Throttled { retry_after, .. } => *retry_after,
-                _ => None,
-            };
             retry_later(runner, format!("deleting the instance failed: {error}"), now);
-            wait_at_least(runner, wait, now);
+            wait_at_least(runner, told_to_wait(&error), now);
             vec![]
         }
 
@@ -356,6 +370,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             | Event::InstanceDeleted(_)
             | Event::Reported(_)
             | Event::Sighted(_)
+            | Event::Moved { .. }
             | Event::ScaleDown
             | Event::Remove { .. }
             | Event::Tick,
@@ -378,6 +393,13 @@ fn retry_later(runner: &mut Runner, error: String, now: Timestamp) {
 fn asked_to_wait(error: &GitHubError) -> Option<Duration> {
     match error {
         GitHubError::RateLimited { retry_after, .. } => Some(*retry_after),
+        _ => None,
+    }
+}
+
+fn told_to_wait(error: &BackendError) -> Option<Duration> {
+    match error {
+        BackendError::Throttled { retry_after, .. } => *retry_after,
         _ => None,
     }
 }

@@ -229,6 +229,9 @@ pub struct Tried {
     pub backend: String,
     /// Why, in words.
     pub error: String,
+    /// Until when that backend asked to be left alone, if it did.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
 }
 
 /// The two halves of a removal; the runner is gone when both are done.

@@ -88,6 +88,13 @@ pub(super) fn filters(owner: &Owner) -> HashMap<String, Vec<String>> {
     HashMap::from([("label".to_owned(), labels)])
 }
 
+/// Selects the containers of one runner of `owner` in a list.
+pub(super) fn filters_of(owner: &Owner, runner: &RunnerName) -> HashMap<String, Vec<String>> {
+    let mut filters = filters(owner);
+    filters.entry("label".to_owned()).or_default().push(format!("{RUNNER}={runner}"));
+    filters
+}
+
 /// What the daemon is asked to make. The just-in-time config is in its environment and nowhere else.
 pub(super) fn body(settings: &Settings, spec: &InstanceSpec) -> ContainerCreateBody {
     // Later ones win: the configured, then ours.

@@ -6,7 +6,7 @@ use super::{Effect, Group, Note};
 use crate::machine::breaker;
 use crate::model::group::{Breaker, BreakerState, LastError};
 use crate::model::job::Milestone;
-use crate::model::runner::{Runner, RunnerState};
+use crate::model::runner::{Runner, RunnerState, Tried};
 use crate::model::settings::BackendLimits;
 
 impl Group {
@@ -59,7 +59,7 @@ impl Group {
         let others = runner.tried.iter().skip(known + 1).map(|tried| &tried.backend);
         let nexts: Vec<&String> = others.chain([&runner.backend]).collect();
         for (tried, next) in runner.tried.iter().skip(known).zip(nexts) {
-            self.backend_failed(&tried.backend, LastError { at: now, text: tried.error.clone() }, effects);
+            self.backend_failed(tried, now, effects);
             if *next != tried.backend {
                 let (name, backend, error) = (&runner.name, &tried.backend, &tried.error);
                 let text = format!("runner {name}: backend {backend} made no instance ({error}), asked backend {next}");
@@ -85,11 +85,12 @@ impl Group {
         }
     }
 
-    fn backend_failed(&mut self, backend: &str, error: LastError, effects: &mut Vec<Effect>) {
+    fn backend_failed(&mut self, tried: &Tried, now: Timestamp, effects: &mut Vec<Effect>) {
+        let (backend, error) = (tried.backend.as_str(), LastError { at: now, text: tried.error.clone() });
         let chance = self.next_chance();
         let Some(limits) = self.settings.backends.iter().find(|limits| limits.name == backend) else { return };
         let known = self.snapshot.breakers.get(backend).cloned();
-        let breaker = breaker::failed(known, limits, error, chance);
+        let breaker = breaker::failed(known, limits, error, tried.not_before, chance);
         self.put_breaker(backend, breaker, effects);
     }
 
@@ -114,6 +115,16 @@ impl Group {
             Some(BreakerState::Open { until }) if !self.probing.contains(&limits.name) => Some((&limits.name, until)),
             _ => None,
         })
+    }
+
+    /// Probes the backends that are left alone, however long they were.
+    pub(super) fn probe_all(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        for breaker in self.snapshot.breakers.values_mut() {
+            if let BreakerState::Open { until } = &mut breaker.state {
+                *until = now;
+            }
+        }
+        self.probe(now, effects);
     }
 
     /// Probes the backends that were left alone for long enough.

@@ -76,13 +76,14 @@ impl Group {
         }
     }
 
-    /// Forgets failures and the last error, and checks health.
+    /// Forgets failures and the last error, checks health, and probes backends that are left alone.
     pub fn reset(&mut self, now: Timestamp) -> Vec<Effect> {
         self.snapshot.failures = 0;
         self.snapshot.not_before = None;
         self.snapshot.last_error = None;
         self.dirty = true;
         let mut effects = vec![self.healthcheck(now)];
+        self.probe_all(now, &mut effects);
         self.act(now, &mut effects);
         effects
     }

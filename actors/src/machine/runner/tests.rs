@@ -269,8 +269,10 @@ fn who_asks_to_wait_is_not_asked_before() {
     let deleting = || step(starting(), Event::JobCompleted(JobId(1)), t(700)).0;
     let deregistered = step(deleting(), Event::Deregistered(Err(limited())), t(700)).0;
     let throttled = BackendError::Throttled { text: "slow".into(), retry_after: Some(wait) };
-    let deleted = step(deleting(), Event::InstanceDeleted(Err(throttled)), t(700)).0;
-    for runner in [looked, deregistered, deleted] {
+    let deleted = step(deleting(), Event::InstanceDeleted(Err(throttled.clone())), t(700)).0;
+    let provisioning = after(vec![Event::Start, registered(), Event::Recovered]).0;
+    let looked_up = step(provisioning, Event::InstanceLookedUp(Err(throttled)), t(700)).0;
+    for runner in [looked, deregistered, deleted, looked_up] {
         assert!(wake_at(&runner).unwrap() >= t(1600), "{runner:?}");
     }
 }
@@ -283,7 +285,7 @@ fn a_job_that_ended_leaves_nothing_to_ask_before_the_instance_goes() {
 }
 
 fn any_event() -> impl Strategy<Value = u8> {
-    0..33_u8
+    0..34_u8
 }
 
 fn event(n: u8) -> Event {
@@ -328,6 +330,7 @@ fn event(n: u8) -> Event {
         29 => Event::Found,
         30 => Event::Reported(InstanceReport::new(ReportStatus::Installing, "x")),
         31 => Event::Reported(InstanceReport::new(ReportStatus::Failed, "x")),
+        32 => Event::Moved { backend: "other".into(), at: t(1_000_000) },
         _ => Event::Tick,
     }
 }

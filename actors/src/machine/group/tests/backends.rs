@@ -70,3 +70,60 @@ fn while_all_breakers_are_open_nothing_is_created_and_a_probe_lets_one_try() {
     w.start_all();
     assert_eq!(w.group.snapshot().breakers.keys().collect::<Vec<_>>(), ["a"]);
 }
+
+#[test]
+fn a_backend_that_said_how_long_to_wait_is_not_asked_before_also_when_another_one_served() {
+    let mut w = world(5);
+    w.deliver("1", 1, JobAction::Queued, None);
+    let wait = Some(Duration::from_secs(120));
+    let name = fail_next(&mut w, BackendError::Throttled { text: "slow down".into(), retry_after: wait });
+    assert_eq!((w.runners[&name].state, w.runners[&name].backend.as_str()), (RunnerState::Provisioning, "b"));
+    w.runner_event(&name, Event::Created(InstanceId::new("i-1").unwrap()));
+    for (job, passed) in [(2, 0), (3, 119)] {
+        w.pass(passed);
+        w.deliver(&job.to_string(), job, JobAction::Queued, None);
+        let next = w.in_state(RunnerState::Registering).remove(0);
+        assert_eq!((w.runners[&next].backend.as_str(), &w.runners[&next].fallbacks), ("b", &vec![]), "job {job}");
+        w.start_all();
+    }
+    assert!(!w.effects.contains(&"probe a".to_owned()), "{:?}", w.effects);
+    w.pass(1);
+    assert!(w.effects.contains(&"probe a".to_owned()), "{:?}", w.effects);
+    let effects = w.group.probed("a", Ok(()), w.now);
+    w.run(effects);
+    w.deliver("4", 4, JobAction::Queued, None);
+    w.start_all();
+    assert_eq!(w.group.snapshot().breakers.len(), 0);
+}
+
+#[test]
+fn a_runner_that_tells_twice_that_it_failed_failed_once() {
+    let mut w = world(5);
+    w.deliver("1", 1, JobAction::Queued, None);
+    let name = fail_next(&mut w, BackendError::Quota("twenty".into()));
+    w.runner_event(&name, Event::CreateFailed { error: BackendError::Quota("ten".into()), jit_config: None });
+    w.finish_removals();
+    let told = w.runners[&name].clone();
+    assert_eq!(told.state, RunnerState::Failed);
+    let once = w.group.snapshot().clone();
+    let effects = w.group.runner_changed(Arc::new(told), w.now);
+    w.run(effects);
+    assert_eq!(*w.group.snapshot(), once);
+}
+
+#[test]
+fn a_reset_probes_at_once_what_is_left_alone() {
+    let mut w = world(1);
+    w.deliver("1", 1, JobAction::Queued, None);
+    let name = fail_next(&mut w, BackendError::Quota("twenty".into()));
+    w.runner_event(&name, Event::CreateFailed { error: BackendError::Quota("ten".into()), jit_config: None });
+    w.finish_removals();
+    w.pass(1);
+    w.effects.clear();
+    let effects = w.group.reset(w.now);
+    w.run(effects);
+    assert_eq!(w.effects, ["healthcheck", "probe a", "probe b"]);
+    let effects = w.group.probed("b", Ok(()), w.now);
+    w.run(effects);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
+}
