@@ -39,11 +39,6 @@ impl Books {
     pub fn open_runners(&self) -> impl Iterator<Item = &Arc<Runner>> {
         self.runners.values().filter(|runner| !runner.state.is_final())
     }
-
-    /// The last snapshot of a group.
-    pub fn snapshot(&self, group: &GroupName) -> Option<&GroupSnapshot> {
-        self.groups.get(group)
-    }
 }
 
 fn unavailable(text: &str) -> StoreError {
