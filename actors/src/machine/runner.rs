@@ -176,7 +176,9 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             if let BackendError::Throttled { retry_after: Some(wait), .. } = error {
                 runner.retry_at = Some(backoff::after(now, wait));
             }
-            let parts = Parts { instance: error.outcome_unknown(), ..Parts::BOTH };
+            // What may have been made may be at work by now.
+            let unknown = error.outcome_unknown();
+            let parts = Parts { instance: unknown, deregister_first: unknown, ..Parts::BOTH };
             remove(runner, DeleteReason::CreateFailed, parts, now)
         }
         (Provisioning, Event::Recovered) => vec![Effect::LookUpInstance],
