@@ -28,6 +28,16 @@ pub fn failed(breaker: Option<Breaker>, limits: &BackendLimits, error: LastError
     if open { opened(breaker, limits, now, chance) } else { breaker }
 }
 
+/// The backend said when it may be asked again: it is not before, whatever comes of other creates meanwhile.
+#[must_use]
+pub fn left_alone(breaker: Breaker, until: Timestamp) -> Breaker {
+    let until = match breaker.state {
+        BreakerState::Open { until: already } => already.max(until),
+        BreakerState::Closed | BreakerState::HalfOpen => until,
+    };
+    Breaker { state: BreakerState::Open { until }, ..breaker }
+}
+
 /// A probe came back. One that went well lets one create at a time try; another one leaves it open for longer.
 #[must_use]
 pub fn probed(

@@ -162,7 +162,11 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             vec![]
         }
         (Provisioning, Event::CreateFailed { error, jit_config }) => {
-            runner.tried.push(Tried { backend: runner.backend.clone(), error: error.to_string() });
+            let retry_at = match error {
+                BackendError::Throttled { retry_after, .. } => retry_after.map(|wait| backoff::after(now, wait)),
+                _ => None,
+            };
+            runner.tried.push(Tried { backend: runner.backend.clone(), error: error.to_string(), retry_at });
             runner.error = Some(format!("creating the instance at backend {} failed: {error}", runner.backend));
             if let (false, false, Some(jit_config)) = (error.outcome_unknown(), runner.fallbacks.is_empty(), jit_config)
             {
@@ -173,9 +177,7 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
                 runner.call_pending = true;
                 return vec![Effect::CreateInstance { jit_config }];
             }
-            if let BackendError::Throttled { retry_after: Some(wait), .. } = error {
-                runner.retry_at = Some(backoff::after(now, wait));
-            }
+            runner.retry_at = retry_at.or(runner.retry_at);
             // What may have been made may be at work by now.
             let unknown = error.outcome_unknown();
             let parts = Parts { instance: unknown, deregister_first: unknown, ..Parts::BOTH };

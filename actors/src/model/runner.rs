@@ -229,6 +229,9 @@ pub struct Tried {
     pub backend: String,
     /// Why, in words.
     pub error: String,
+    /// When it may be asked again, if it said so.
+    #[serde(default)]
+    pub retry_at: Option<Timestamp>,
 }
 
 /// The two halves of a removal; the runner is gone when both are done.

@@ -59,7 +59,8 @@ impl Group {
         let others = runner.tried.iter().skip(known + 1).map(|tried| &tried.backend);
         let nexts: Vec<&String> = others.chain([&runner.backend]).collect();
         for (tried, next) in runner.tried.iter().skip(known).zip(nexts) {
-            self.backend_failed(&tried.backend, LastError { at: now, text: tried.error.clone() }, effects);
+            let error = LastError { at: now, text: tried.error.clone() };
+            self.backend_failed(&tried.backend, error, tried.retry_at, effects);
             if *next != tried.backend {
                 let (name, backend, error) = (&runner.name, &tried.backend, &tried.error);
                 let text = format!("runner {name}: backend {backend} made no instance ({error}), asked backend {next}");
@@ -85,11 +86,20 @@ impl Group {
         }
     }
 
-    fn backend_failed(&mut self, backend: &str, error: LastError, effects: &mut Vec<Effect>) {
+    fn backend_failed(
+        &mut self,
+        backend: &str,
+        error: LastError,
+        retry_at: Option<Timestamp>,
+        effects: &mut Vec<Effect>,
+    ) {
         let chance = self.next_chance();
         let Some(limits) = self.settings.backends.iter().find(|limits| limits.name == backend) else { return };
         let known = self.snapshot.breakers.get(backend).cloned();
-        let breaker = breaker::failed(known, limits, error, chance);
+        let mut breaker = breaker::failed(known, limits, error, chance);
+        if let Some(until) = retry_at {
+            breaker = breaker::left_alone(breaker, until);
+        }
         self.put_breaker(backend, breaker, effects);
     }
 

@@ -70,3 +70,19 @@ fn while_all_breakers_are_open_nothing_is_created_and_a_probe_lets_one_try() {
     w.start_all();
     assert_eq!(w.group.snapshot().breakers.keys().collect::<Vec<_>>(), ["a"]);
 }
+
+#[test]
+fn a_backend_that_said_when_it_may_be_asked_again_is_not_asked_before() {
+    let mut w = world(5);
+    w.deliver("1", 1, JobAction::Queued, None);
+    let slow = || BackendError::Throttled { text: "slow".into(), retry_after: Some(Duration::from_secs(90)) };
+    let name = fail_next(&mut w, slow());
+    assert_eq!(w.runners[&name].backend, "b", "the other one is asked");
+    w.runner_event(&name, Event::Created(crate::id::InstanceId::new("i-1").unwrap()));
+    w.runner_event(&name, Event::JobStarted(JobId(1)));
+    w.deliver("2", 2, JobAction::Queued, None);
+    let next = w.in_state(RunnerState::Registering).remove(0);
+    assert_eq!((w.runners[&next].backend.as_str(), &w.runners[&next].fallbacks), ("b", &vec![]));
+    w.pass(91);
+    assert!(w.effects.contains(&"probe a".to_owned()), "{:?}", w.effects);
+}
