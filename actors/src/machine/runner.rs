@@ -184,7 +184,9 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             if not_before.is_some() {
                 runner.retry_at = not_before;
             }
-            let parts = Parts { instance: error.outcome_unknown(), ..Parts::BOTH };
+            // What may have been made may be at work by now.
+            let unknown = error.outcome_unknown();
+            let parts = Parts { instance: unknown, deregister_first: unknown, ..Parts::BOTH };
             remove(runner, DeleteReason::CreateFailed, parts, now)
         }
         (Provisioning, Event::Recovered) => vec![Effect::LookUpInstance],

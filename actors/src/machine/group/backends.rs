@@ -74,12 +74,15 @@ impl Group {
             }
         }
         let created = |runner: &Runner| runner.instance.is_some();
+        // One that was asked before the breaker opened does not close it: the backend may have said how long to wait.
         if created(runner)
             && before.is_some_and(|before| !created(before))
-            && let Some(breaker) = self.snapshot.breakers.remove(&runner.backend)
+            && let Some(state) = self.breaker(&runner.backend)
+            && !matches!(state, BreakerState::Open { .. })
         {
+            self.snapshot.breakers.remove(&runner.backend);
             self.dirty = true;
-            if breaker.state != BreakerState::Closed {
+            if state == BreakerState::HalfOpen {
                 effects.push(Effect::Note(Note::BreakerClosed(runner.backend.clone())));
             }
         }

@@ -124,7 +124,7 @@ impl Group {
     }
 
     /// Tells a runner of its job, and remembers that until the runner's saved state shows it.
-    fn tell_news(&mut self, runner: RunnerName, news: JobNews, effects: &mut Vec<Effect>) {
+    pub(super) fn tell_news(&mut self, runner: RunnerName, news: JobNews, effects: &mut Vec<Effect>) {
         let known = self.snapshot.unsettled.entry(runner.clone()).or_insert(news);
         if news.completed {
             *known = news;
@@ -133,7 +133,7 @@ impl Group {
     }
 
     /// By id, else by name. Ids are unique within one scope only: one with another name is somebody else's runner.
-    fn our_runner(&self, named: &RunnerRef) -> Option<RunnerName> {
+    pub(super) fn our_runner(&self, named: &RunnerRef) -> Option<RunnerName> {
         let by_id = named
             .id
             .and_then(|id| self.fleet.by_id(id))

@@ -10,6 +10,7 @@ use crate::id::JobId;
 use crate::machine::verify::{self, Known};
 use crate::machine::{found, job as job_machine};
 use crate::model::delivery::{JobAction, JobEvent};
+use crate::model::group::JobNews;
 use crate::model::job::{Job, JobStatus, Milestone};
 use crate::model::remote::GitHubError;
 use crate::model::runner::Runner;
@@ -87,7 +88,12 @@ impl Group {
         let conclusion = job.conclusion.clone().unwrap_or_default();
         job.note(now, Milestone::Finished { conclusion: conclusion.clone() });
         effects.extend([Effect::Note(Note::Finished(conclusion, None)), Effect::Note(Note::Found)]);
+        let (id, runner) = (job.id(), job.runner.clone());
         self.put_job(job);
+        // A runner takes one job in its life, and a run that is not over cannot be deleted.
+        if let Some(runner) = runner.and_then(|runner| self.our_runner(&runner)) {
+            self.tell_news(runner, JobNews { job: id, completed: true }, effects);
+        }
     }
 
     /// Nothing is known: the job stays as it is and is asked about again. What concerns GitHub as a whole makes the

@@ -132,7 +132,18 @@ fn an_unknown_outcome_is_cleaned_up_on_both_sides_and_a_known_failure_only_where
     assert_eq!((runner.state, effects), (Deleting, vec!["Deregister".to_owned()]));
     let (runner, effects) =
         after(vec![Event::Start, registered(), create_failed(BackendError::Timeout("slow".into()))]);
-    assert_eq!((runner.state, effects), (Deleting, vec!["Deregister".to_owned(), "DeleteInstance".to_owned()]));
+    assert_eq!((runner.state, effects), (Deleting, vec!["Deregister".to_owned()]), "first: it may be at work");
+    let effects = step(runner, gone_at_github(), t(9)).1;
+    assert!(matches!(effects[..], [Effect::DeleteInstance]), "{effects:?}");
+}
+
+#[test]
+fn an_instance_whose_creation_was_not_answered_is_kept_once_it_works() {
+    let lost = || vec![Event::Start, registered(), create_failed(BackendError::Timeout("slow".into()))];
+    for news in [Event::JobStarted(JobId(7)), Event::Deregistered(Ok(Deregistered::Busy))] {
+        let (runner, effects) = after(lost().into_iter().chain([news]).collect());
+        assert_eq!((runner.state, effects), (Busy, vec!["UpdateMetadata".to_owned()]));
+    }
 }
 
 #[test]

@@ -238,3 +238,17 @@ fn a_free_place_serves_a_young_job_while_an_older_one_is_asked_about() {
     let next = w.in_state(RunnerState::Registering);
     assert_eq!(next.iter().map(|name| w.runners[name].for_job).collect::<Vec<_>>(), [Some(JobId(3))]);
 }
+
+#[test]
+fn the_runner_of_a_job_that_github_knows_no_more_is_removed() {
+    let mut w = World::new(0, 1);
+    w.answers = false;
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let runner = w.in_state(RunnerState::Starting)[0].clone();
+    w.deliver("p1", 1, InProgress, Some(&runner));
+    w.pass(3700);
+    assert_eq!(w.questions_about(1), 1);
+    w.verified(1, Ok(None));
+    assert_eq!(w.in_state(RunnerState::Deleting), [runner]);
+}

@@ -1,0 +1,115 @@
+//! The simulation: the real actors over a simulated world with faults, on a paused clock. A seed decides everything, so
+//! that a run can be repeated; an oracle that knows the promises watches every step.
+//!
+//! What no seed covers: several replicas and leases (`tests/replicas.rs`), a store that forgets (there too), adapters and
+//! GitHub's limits (the gateway's tests), operators' commands, and threads: all of a run is on one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests may")]
+
+mod backend;
+mod chance;
+mod director;
+mod github;
+mod jobs;
+mod oracle;
+mod scenario;
+mod shrink;
+mod store;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use director::run;
+use scenario::Scenario;
+use shrink::{report, shrink};
+
+/// Jobs of a run in the usual tests, which are not optimised; `scripts/simulate` takes 200.
+const FEW_JOBS: usize = 40;
+
+/// Fails with a small scenario when this seed's run breaks a promise.
+fn check(seed: u64, jobs: usize) -> director::Outcome {
+    let scenario = Scenario::of(seed, jobs);
+    let outcome = run(&scenario);
+    if outcome.violations.is_empty() {
+        return outcome;
+    }
+    if std::env::var_os("SIMULATE_TRACE").is_some() {
+        println!("{}", outcome.lines.join("\n"));
+    }
+    let told = outcome.violations.clone();
+    let small = shrink(scenario.clone(), outcome);
+    let text = report(&scenario, &director::Outcome { violations: told, ..run(&scenario) }, &small);
+    panic!("{text}");
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_transcript() {
+    for seed in [2, 14] {
+        let scenario = Scenario::of(seed, FEW_JOBS);
+        let (one, two) = (run(&scenario), run(&scenario));
+        assert!(one.steps > 500, "{} steps", one.steps);
+        assert_eq!((one.hash, one.steps), (two.hash, two.steps), "seed {seed}");
+    }
+    let other = run(&Scenario::of(3, FEW_JOBS));
+    assert_ne!(other.hash, run(&Scenario::of(2, FEW_JOBS)).hash);
+}
+
+/// Seeds that once failed, and what was wrong: `seeds.txt`.
+#[test]
+fn seeds_that_once_failed_pass() {
+    for line in include_str!("seeds.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let mut words = line.split_whitespace().map(|word| word.parse::<u64>().unwrap());
+        check(words.next().unwrap(), words.next().unwrap() as usize);
+    }
+}
+
+/// A fixed set, then fresh seeds for some seconds. `scripts/simulate` says which seeds instead.
+#[test]
+fn every_seed_keeps_the_promises() {
+    let jobs = number("SIMULATE_JOBS").map_or(FEW_JOBS, |jobs| jobs as usize);
+    let (seeds, minutes) = (number("SIMULATE_SEEDS"), number("SIMULATE_MINUTES"));
+    if seeds.is_none() && minutes.is_none() {
+        sweep(0, Some(10), None, jobs);
+        let fresh = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() % 1_000_000_000;
+        return sweep(fresh, None, Some(Duration::from_secs(8)), jobs);
+    }
+    sweep(number("SIMULATE_FROM").unwrap_or(0), seeds, minutes.map(|m| Duration::from_secs(60 * m)), jobs);
+}
+
+/// Runs seeds on all processors until their number, or the time, is over.
+fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize) {
+    println!("from seed {from}, {jobs} jobs each");
+    let began = Instant::now();
+    let next = std::sync::atomic::AtomicU64::new(from);
+    let failures = std::sync::Mutex::new(vec![]);
+    let total = std::sync::Mutex::new((0_u64, 0_u64, 0_u64));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let over =
+                seeds.is_some_and(|seeds| seed >= from + seeds) || time.is_some_and(|time| began.elapsed() >= time);
+            if over || failures.lock().unwrap().len() >= 5 {
+                return;
+            }
+            match std::panic::catch_unwind(|| check(seed, jobs)) {
+                Ok(outcome) => {
+                    let mut total = total.lock().unwrap();
+                    *total = (total.0 + 1, total.1 + outcome.effects, total.2 + outcome.lives);
+                }
+                Err(_) => failures.lock().unwrap().push(seed),
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let (took, (passed, effects, lives)) = (began.elapsed().as_secs_f64(), *total.lock().unwrap());
+    println!(
+        "{passed} seeds passed in {took:.1} s: {:.1} a second; {effects} effects and saves, {lives} lives",
+        passed as f64 / took
+    );
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "seeds that fail: {failures:?}; each says above how to reproduce it");
+}
