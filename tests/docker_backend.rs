@@ -16,6 +16,7 @@ mod tls;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::id::RunnerName;
 use actors::port::Backend;
@@ -386,4 +387,26 @@ async fn a_container_of_ours_that_somebody_renamed_is_found_and_removed_by_its_l
     assert_eq!(backend.get(&name).await.unwrap(), Some(made));
     backend.delete(&name).await.unwrap();
     assert_eq!(host.containers().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_whose_start_hangs_keeps_nobody_from_listing_the_others() {
+    let mut host = Host::new("hanging").await;
+    let (well, hangs) = (runner(&host.owner, 1), runner(&host.owner, 2));
+    host.create(&well).await.unwrap();
+    let between = Between::new(host.daemon.socket());
+    host.settings.endpoint = Endpoint::Unix(between.socket());
+    between.set("/start", Fate::Held, 1);
+    let (backend, other) = (host.backend(), spec(&host.owner, &hangs));
+    let create = tokio::spawn({
+        let backend = backend.clone();
+        async move { backend.create(other).await }
+    });
+    eventually("its start is asked for", async || between.left() == 0).await;
+    let listed = tokio::time::timeout(Duration::from_secs(20), backend.list(&host.owner)).await;
+    let mut listed = listed.expect("a list that waits for nobody").unwrap();
+    listed.sort_by(|a, b| a.runner.cmp(&b.runner));
+    let found: Vec<_> = listed.iter().map(|instance| (&instance.runner, instance.status)).collect();
+    assert_eq!(found, [(&well, InstanceStatus::Running), (&hangs, InstanceStatus::Unknown)]);
+    create.abort();
 }

@@ -187,11 +187,14 @@ impl Backend for Docker {
         let mut instances = Vec::with_capacity(listed.len());
         for container in listed.into_iter().map(Container::from) {
             let Some(runner) = container.runner_of(owner) else { continue };
-            if container.state == State::Created {
-                // Perhaps it is being started: looked at again when nobody is at it.
-                instances.extend(self.0.get(owner, &runner).await?);
-            } else {
+            if container.state != State::Created {
                 instances.push(instance(&container.id, &runner, container.state.settled())?);
+            } else if let Some(_lock) = self.0.locks.try_lock(&runner) {
+                // Perhaps it was started meanwhile.
+                instances.extend(self.0.get_locked(owner, &runner).await?);
+            } else {
+                // It is being started or removed.
+                instances.push(instance(&container.id, &runner, InstanceStatus::Unknown)?);
             }
         }
         Ok(instances)
@@ -254,6 +257,10 @@ impl Shared {
     async fn get(&self, owner: &Owner, runner: &RunnerName) -> Result<Option<Instance>, BackendError> {
         // A create under way is waited for.
         let _lock = self.locks.lock(runner).await;
+        self.get_locked(owner, runner).await
+    }
+
+    async fn get_locked(&self, owner: &Owner, runner: &RunnerName) -> Result<Option<Instance>, BackendError> {
         match self.find(owner, runner).await? {
             Found::Ours(container) => instance(&container.id, runner, container.state.settled()).map(Some),
             Found::Nothing | Found::Foreign(_) => Ok(None),
