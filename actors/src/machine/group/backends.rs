@@ -75,8 +75,10 @@ impl Group {
             }
         }
         let created = |runner: &Runner| runner.instance.is_some();
+        // One that is left alone was asked for this before: its probe decides.
         if created(runner)
             && before.is_some_and(|before| !created(before))
+            && !matches!(self.breaker(&runner.backend), Some(BreakerState::Open { .. }))
             && let Some(breaker) = self.snapshot.breakers.remove(&runner.backend)
         {
             self.dirty = true;
