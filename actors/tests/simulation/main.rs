@@ -7,6 +7,7 @@
 
 mod backend;
 mod chance;
+mod crash;
 mod director;
 mod github;
 mod jobs;

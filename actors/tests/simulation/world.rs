@@ -316,7 +316,7 @@ impl Observer for Site {
 pub fn foreign(state: &mut State) {
     let group = state.scenario.groups[0].name.clone();
     let twin = group.runner_name(7).to_string();
-    for name in [twin.as_str(), "somebody-else", "foreign-1"] {
+    for name in [twin.as_str(), "somebody-else", "stranger"] {
         state.next_id += 1;
         let labels = vec!["self-hosted".to_owned(), "linux".to_owned()];
         let mut remote = Remote::new(RunnerId(state.next_id), name, labels);
@@ -332,6 +332,6 @@ pub fn foreign(state: &mut State) {
 /// The names of what [`foreign`] made.
 pub fn foreign_names(state: &State) -> (BTreeSet<String>, String) {
     let group = &state.scenario.groups[0].name;
-    let runners = [group.runner_name(7).to_string(), "somebody-else".to_owned(), "foreign-1".to_owned()];
+    let runners = [group.runner_name(7).to_string(), "somebody-else".to_owned(), "stranger".to_owned()];
     (runners.into(), group.runner_name(8).to_string())
 }

@@ -1,6 +1,7 @@
 //! Backends that fail, as the group sees them.
 
 use super::*;
+use crate::model::group::BreakerState;
 use crate::model::instance::BackendError;
 use crate::model::secret::Secret;
 
@@ -126,4 +127,19 @@ fn a_reset_probes_at_once_what_is_left_alone() {
     let effects = w.group.probed("b", Ok(()), w.now);
     w.run(effects);
     assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
+}
+
+#[test]
+fn a_creation_that_was_under_way_does_not_shorten_the_wait_that_a_backend_asked_for() {
+    let mut w = world(5);
+    w.deliver("1", 1, JobAction::Queued, None);
+    w.deliver("2", 2, JobAction::Queued, None);
+    let early = w.in_state(RunnerState::Registering).remove(1);
+    w.runner_event(&early, Event::Registered { id: RunnerId(2), jit_config: Secret::new("jit".into()) });
+    let slow = BackendError::Throttled { text: "slow".into(), retry_after: Some(Duration::from_secs(90)) };
+    fail_next(&mut w, slow);
+    w.runner_event(&early, Event::Created(crate::id::InstanceId::new("i-2").unwrap()));
+    w.runner_event(&early, Event::JobStarted(JobId(2)));
+    let breaker = w.group.snapshot().breakers["a"].state;
+    assert_eq!(breaker, BreakerState::Open { until: w.now + Duration::from_secs(90) });
 }
