@@ -104,6 +104,19 @@ fn invalid<T: std::fmt::Debug>(result: Result<T, BackendError>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_takes_connections_and_never_answers_has_made_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nobody takes what waits in its queue.
+    let _silent = std::os::unix::net::UnixListener::bind(dir.path().join("sock")).unwrap();
+    let mut host = Host::new("silent").await;
+    host.settings.endpoint = Endpoint::Unix(dir.path().join("sock"));
+    let name = runner(&host.owner, 1);
+    let created = tokio::time::timeout(Duration::from_secs(30), host.create(&name)).await;
+    let Ok(Err(BackendError::Unreachable(why))) = created else { panic!("{created:?}") };
+    assert!(why.contains("does not answer") && why.contains("sock"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_what_the_configuration_says() {
     let mut host = Host::new("asked").await;
     let shared = tempfile::tempdir().unwrap();

@@ -34,6 +34,8 @@ use error::{answer, failure, not_sure};
 use pull::Pulls;
 pub use transport::Endpoint;
 
+/// Longest time a daemon may take to say that it works.
+const AWAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a name may be taken by a container that is being made or removed, and a removal may take.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// How often a request is repeated whose answer was lost.
@@ -138,6 +140,7 @@ impl Backend for Docker {
     async fn create(&self, spec: InstanceSpec) -> Result<Instance, BackendError> {
         let shared = &self.0;
         super::check_owner(&shared.owner, &spec)?;
+        shared.awake().await?;
         let image = &shared.settings.image;
         let mut pulled = false;
         if shared.settings.pull == Pull::Always && !shared.exists(&spec.runner).await? {
@@ -227,6 +230,22 @@ impl Backend for Docker {
 impl Shared {
     fn api(&self) -> Result<Api, BackendError> {
         transport::client(&self.endpoint).map_err(|error| failure("there is no client", &error))
+    }
+
+    /// Asks before anything is made: a daemon that hangs has made nothing then, and the next backend can be asked.
+    async fn awake(&self) -> Result<(), BackendError> {
+        match tokio::time::timeout(AWAKE_MAX, self.api()?.ping()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(match failure("the daemon does not work", &error) {
+                BackendError::Unavailable(text) | BackendError::Timeout(text) => BackendError::Unreachable(text),
+                other => other,
+            }),
+            Err(_) => Err(BackendError::Unreachable(format!(
+                "the daemon at {} does not answer within {} s",
+                self.endpoint,
+                AWAKE_MAX.as_secs()
+            ))),
+        }
     }
 
     /// What bears the name of `runner`, or was made for it and renamed by somebody.

@@ -26,6 +26,11 @@ impl Group {
         if usable().any(closed) { u32::MAX } else { u32::try_from(usable().count()).unwrap_or(u32::MAX) }
     }
 
+    /// Whether this backend is left alone and another one would be asked now: then its breaker waits for it, not the group.
+    pub(super) fn others_serve(&self, backend: &str) -> bool {
+        matches!(self.breaker(backend), Some(BreakerState::Open { .. })) && self.usable().next().is_some()
+    }
+
     fn breaker(&self, backend: &str) -> Option<BreakerState> {
         self.snapshot.breakers.get(backend).map(|breaker| breaker.state)
     }

@@ -30,6 +30,25 @@ fn an_unknown_outcome_is_never_followed_by_another_backend() {
 }
 
 #[test]
+fn a_backend_whose_answers_never_come_keeps_no_job_from_the_next_one() {
+    let mut w = world(6);
+    w.deliver("1", 1, JobAction::Queued, None);
+    for _ in 0..6 {
+        w.pass(60);
+        fail_next(&mut w, BackendError::Timeout("slow".into()));
+        w.finish_removals();
+    }
+    w.pass(1);
+    let next = w.in_state(RunnerState::Registering);
+    assert_eq!(next.len(), 1, "the wait of the group would outlast that of the breaker, for ever");
+    assert_eq!((w.runners[&next[0]].backend.as_str(), &w.runners[&next[0]].fallbacks), ("b", &vec![]));
+    fail_next(&mut w, BackendError::Timeout("slow, too".into()));
+    w.finish_removals();
+    w.pass(1);
+    assert_eq!(w.in_state(RunnerState::Registering), [], "what was asked is not left alone: the group waits");
+}
+
+#[test]
 fn when_no_backend_makes_an_instance_the_creation_failed_and_names_the_last_error() {
     let mut w = world(5);
     w.deliver("1", 1, JobAction::Queued, None);
