@@ -352,12 +352,12 @@ impl Group {
         if runner.attempt.0 >= self.snapshot.failures {
             self.snapshot.failures = self.snapshot.failures.saturating_add(1);
         }
-        let wait = match self.others_serve(&runner.backend) {
-            true => Duration::ZERO,
-            false => backoff::CREATE.delay(self.snapshot.failures, self.next_chance()),
+        let wait = backoff::CREATE.delay(self.snapshot.failures, self.next_chance());
+        self.snapshot.not_before = if self.others_serve(&runner.backend) {
+            runner.retry_at
+        } else {
+            self.snapshot.not_before.max(Some(runner.retry_at.unwrap_or(now).max(now + wait)))
         };
-        let due = runner.retry_at.unwrap_or(now).max(now + wait);
-        self.snapshot.not_before = self.snapshot.not_before.max(Some(due));
         let created = runner
             .removal
             .as_ref()
