@@ -4,7 +4,7 @@ mod outside;
 mod runner_group;
 mod saving;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,10 +94,10 @@ pub(crate) struct State {
 /// What a group has once it is loaded.
 struct Running {
     group: Group,
-    runners: HashMap<RunnerName, ActorRef<RunnerMsg>>,
+    runners: BTreeMap<RunnerName, ActorRef<RunnerMsg>>,
     names: HashMap<ActorId, RunnerName>,
     restarts: HashMap<RunnerName, Restarts>,
-    parked: HashSet<RunnerName>,
+    parked: BTreeSet<RunnerName>,
     reading: bool,
     poked: bool,
     listing: bool,
@@ -262,10 +262,10 @@ impl State {
         self.interpreter.set_token(token);
         self.running = Some(Running {
             group,
-            runners: HashMap::new(),
+            runners: BTreeMap::new(),
             names: HashMap::new(),
             restarts: HashMap::new(),
-            parked: HashSet::new(),
+            parked: BTreeSet::new(),
             reading: false,
             poked: false,
             listing: false,

@@ -37,12 +37,10 @@ const CALM: u64 = 6;
 pub struct Outcome {
     pub hash: u64,
     pub steps: u64,
-    pub minutes: u64,
     pub effects: u64,
     pub violations: Vec<String>,
     pub lines: Vec<String>,
     pub struck: BTreeMap<Kind, u64>,
-    pub calls: BTreeMap<&'static str, u64>,
     pub lives: u64,
     /// How each job is saved.
     pub statuses: BTreeMap<JobId, (JobStatus, Option<String>)>,
@@ -167,12 +165,10 @@ async fn direct(scenario: &Scenario, keep: usize) -> Outcome {
     Outcome {
         hash: state.transcript.hash,
         steps: state.transcript.count,
-        minutes: state.elapsed() / MINUTE,
         effects: state.effects,
         violations,
         lines: std::mem::take(&mut state.transcript.lines),
         struck: std::mem::take(&mut state.faults.struck),
-        calls: std::mem::take(&mut state.oracle.calls),
         lives: state.life + 1,
         statuses: saved,
     }

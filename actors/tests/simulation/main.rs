@@ -25,6 +25,8 @@ use shrink::{report, shrink};
 
 /// Jobs of a run in the usual tests, which are not optimised; `scripts/simulate` takes 200.
 const FEW_JOBS: usize = 40;
+/// How long fresh seeds are tried in the usual tests.
+const FRESH_FOR: Duration = Duration::from_secs(8);
 
 /// Fails with a small scenario when this seed's run breaks a promise.
 fn check(seed: u64, jobs: usize) -> director::Outcome {
@@ -75,7 +77,7 @@ fn every_seed_keeps_the_promises() {
     if seeds.is_none() && minutes.is_none() {
         sweep(0, Some(10), None, jobs);
         let fresh = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() % 1_000_000_000;
-        return sweep(fresh, None, Some(Duration::from_secs(8)), jobs);
+        return sweep(fresh, None, Some(FRESH_FOR), jobs);
     }
     sweep(number("SIMULATE_FROM").unwrap_or(0), seeds, minutes.map(|m| Duration::from_secs(60 * m)), jobs);
 }
@@ -87,6 +89,7 @@ fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize) {
     let next = std::sync::atomic::AtomicU64::new(from);
     let failures = std::sync::Mutex::new(vec![]);
     let total = std::sync::Mutex::new((0_u64, 0_u64, 0_u64));
+    let struck = std::sync::Mutex::new(std::collections::BTreeMap::new());
     let work = || {
         loop {
             let seed = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -97,6 +100,9 @@ fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize) {
             }
             match std::panic::catch_unwind(|| check(seed, jobs)) {
                 Ok(outcome) => {
+                    for (kind, times) in outcome.struck {
+                        *struck.lock().unwrap().entry(kind).or_insert(0) += times;
+                    }
                     let mut total = total.lock().unwrap();
                     *total = (total.0 + 1, total.1 + outcome.effects, total.2 + outcome.lives);
                 }
@@ -111,6 +117,7 @@ fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize) {
         "{passed} seeds passed in {took:.1} s: {:.1} a second; {effects} effects and saves, {lives} lives",
         passed as f64 / took
     );
+    println!("faults: {:?}", struck.into_inner().unwrap());
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "seeds that fail: {failures:?}; each says above how to reproduce it");
 }
