@@ -38,7 +38,7 @@ fn enumerate(scenario: &Scenario) -> (u64, Ends) {
 fn a_process_that_ends_after_any_effect_or_save_leaves_the_same_end_as_one_that_does_not() {
     let mut ends = BTreeSet::new();
     let mut total = 0;
-    for (seed, kinds) in [(0, &[][..]), (5, &[Kind::Lingers]), (7, &[Kind::Approval, Kind::DeliveryTwice])] {
+    for (seed, kinds) in [(0, &[Kind::Lingers][..]), (7, &[Kind::Approval, Kind::DeliveryTwice])] {
         let (effects, statuses) = enumerate(&small(seed, kinds));
         total += effects;
         ends.extend(statuses.into_values());

@@ -27,7 +27,8 @@ use super::world::{MANAGER, Site, State, What, World, foreign};
 const MINUTE: u64 = 60_000;
 /// Time after the end of the last job within which nothing is left that has no reason.
 const CLEAN_WITHIN: u64 = 75 * MINUTE;
-/// Time within which every job is known as it is: the longest pause between two questions is an hour.
+/// Time within which every job is known as it is: one that ran for more than an hour is asked about two hours later. Until
+/// then its runner has a reason to stay.
 const KNOWN_WITHIN: u64 = 150 * MINUTE;
 /// How long all has to be well before a run ends.
 const CALM: u64 = 6;
@@ -258,7 +259,7 @@ impl Director {
         } else {
             let quiet = at - *self.quiet.get_or_insert(at);
             let (jobs, things) = (state.wrong_jobs(), state.leftovers());
-            let late = (quiet > KNOWN_WITHIN && !jobs.is_empty()) || (quiet > CLEAN_WITHIN && !things.is_empty());
+            let late = if jobs.is_empty() { quiet > CLEAN_WITHIN && !things.is_empty() } else { quiet > KNOWN_WITHIN };
             self.calm = if jobs.is_empty() && things.is_empty() { self.calm + 1 } else { 0 };
             if late {
                 state.violated(format!("promises 7 and 11: {}", [jobs, things].concat().join("; ")));

@@ -245,7 +245,8 @@ impl State {
                 let saved = self.books.jobs.get(&JobId(job.id));
                 saved.is_some_and(|s| s.status == JobStatus::Queued && s.group.as_ref() == Some(&group.name))
             });
-            let wanted = (group.min as usize + owed.count()).min(group.max as usize);
+            let wanted = group.min as usize + owed.count();
+            let max = group.max as usize;
             let open: Vec<_> = self.books.open_runners().filter(|r| r.group == group.name).collect();
             // Known, and bounded by its time to live: a runner whose registration lingers and whose job another group
             // serves is not told when that group learns by asking, and not by a webhook, that the job is over.
@@ -256,7 +257,7 @@ impl State {
                 runner.state == RunnerState::Busy && excused
             };
             let busy = open.iter().filter(|runner| stuck(runner)).count();
-            if open.len() != wanted + busy && open.len() != wanted {
+            if open.len() != (wanted + busy).min(max) && open.len() != wanted.min(max) {
                 wrong.push(format!(
                     "group {} has {} runners and {busy} busy, wanted are {wanted}",
                     group.name,

@@ -104,7 +104,10 @@ impl Store for Site {
         let mut state = self.enter().await;
         for entry in &entries {
             if let (JobAction::InProgress, Some(runner)) = (entry.delivery.event.action, &entry.delivery.event.runner) {
-                state.heard(&runner.name);
+                // Another group's runner is that group's concern, and that reads an inbox of its own.
+                if group.owns_name(&runner.name) {
+                    state.heard(&runner.name);
+                }
             }
         }
         Ok(entries)
