@@ -96,8 +96,19 @@ async fn send(endpoint: Arc<Endpoint>, mut request: BollardRequest) -> Result<Re
     *request.uri_mut() = Uri::from(path);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the answer's body, or when nobody reads it any more.
-    tokio::spawn(connection);
-    Ok(sender.send_request(request).await?)
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await;
+    match answer {
+        // It was over before the request went out, as where the server refuses a certificate: it knows why.
+        Err(error) if error.is_canceled() => {
+            drop(sender);
+            match connection.await {
+                Ok(Err(why)) => Err(why.into()),
+                Ok(Ok(())) | Err(_) => Err(error.into()),
+            }
+        }
+        answer => Ok(answer?),
+    }
 }
 
 /// Something that can be spoken through.
