@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::{base, process};
+use crate::boot::Tokens;
 use crate::clock::SystemClock;
 use crate::config::BackendSettings;
 use crate::config::{Config, GroupConfig};
@@ -87,8 +88,8 @@ impl App {
         let first = accesses.first()?;
         let records = accesses.records();
 
-        let boot = external::boot(&config, &store, &clock);
-        let groups = config.groups.iter().map(|group| group_spec(&config, group, &accesses, boot.as_ref()));
+        let tokens = external::tokens(&config, &store, &clock);
+        let groups = config.groups.iter().map(|group| group_spec(&config, group, &accesses, tokens.as_ref()));
         let groups: Vec<GroupSpec> = groups.collect::<Result<_, StartError>>()?;
         let directory = Directory::new(groups.iter().map(|group| Arc::clone(&group.settings)));
         let front = Front {
@@ -117,6 +118,7 @@ impl App {
             interval: config.reconcile_interval,
         });
         let replica = id.as_ref().map(|id| id.id().clone());
+        let boot = tokens.map(|tokens| Arc::new(tokens) as Arc<dyn Boot>);
         let front = http_service(&config, front, metrics, accesses, boot, listener, replica)?;
         let spec = SystemSpec {
             manager: config.name.clone(),
@@ -177,10 +179,10 @@ fn group_spec(
     config: &Config,
     group: &GroupConfig,
     accesses: &Accesses,
-    boot: Option<&Arc<dyn Boot>>,
+    tokens: Option<&Tokens>,
 ) -> Result<GroupSpec, StartError> {
     let listings = Some(Arc::clone(&accesses.get(&group.settings.github_credential)?.listings));
-    let backends = group.backends.iter().map(|settings| backend(config, group, settings, boot)).collect();
+    let backends = group.backends.iter().map(|settings| backend(config, group, settings, tokens)).collect();
     Ok(GroupSpec { settings: Arc::new(group.settings.clone()), backends, listings })
 }
 
@@ -192,7 +194,7 @@ fn backend(
     config: &Config,
     group: &GroupConfig,
     settings: &BackendSettings,
-    boot: Option<&Arc<dyn Boot>>,
+    tokens: Option<&Tokens>,
 ) -> Arc<dyn Backend> {
     let owner = Owner { manager: config.name.clone(), group: group.settings.name.clone() };
     match settings {
@@ -206,7 +208,7 @@ fn backend(
             Arc::new(process::Process::new(settings, config.data_dir.join("process"), owner))
         }
         BackendSettings::Docker(settings) => docker::backend(settings, owner),
-        BackendSettings::External(settings) => external::backend(config, group, settings, owner, boot),
+        BackendSettings::External(settings) => external::backend(config, group, settings, owner, tokens),
         // Refused before: `App::start` looks at `unavailable_backends` first.
         BackendSettings::Base | BackendSettings::Unavailable { .. } => Arc::new(base::Base::new(owner)),
     }

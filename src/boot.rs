@@ -30,11 +30,13 @@ const SEALED_MAX: usize = 256 << 10;
 const PURPOSE: &[u8] = b"runner-manager instance boot 1";
 
 /// Tokens over a store.
+#[derive(Clone)]
 pub struct Tokens {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     metadata_url: String,
     callback_url: String,
+    script: Option<Arc<str>>,
 }
 
 /// What is sealed.
@@ -43,6 +45,9 @@ struct Kept {
     env: Vec<(String, String)>,
     scope_path: String,
     jit_config: String,
+    /// The operator's startup script; none: the built-in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    script: Option<Arc<str>>,
 }
 
 impl Tokens {
@@ -54,7 +59,15 @@ impl Tokens {
             clock,
             metadata_url: format!("{external_url}/instances/v1/metadata"),
             callback_url: format!("{external_url}/instances/v1/callback"),
+            script: None,
         }
+    }
+
+    /// These tokens, for instances that are to start with a template of the operator's, which [`startup::check`] accepts.
+    /// It stays that of the instance when the configuration changes meanwhile.
+    #[must_use]
+    pub fn with_script(self, script: Arc<str>) -> Self {
+        Self { script: Some(script), ..self }
     }
 }
 
@@ -67,6 +80,7 @@ impl Boot for Tokens {
             env: spec.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
             scope_path: spec.machine.scope_path.clone(),
             jit_config: spec.jit_config.expose().to_owned(),
+            script: self.script.clone(),
         };
         let body = seal(token.expose(), &spec.runner, &kept)?;
         let now = self.clock.now();
@@ -86,6 +100,27 @@ impl Boot for Tokens {
     }
 
     async fn open(&self, token: &str) -> Result<Booting, BootError> {
+        self.unsealed(token).await.map(|(booting, _)| booting)
+    }
+
+    async fn startup_script(&self, token: &str) -> Result<String, BootError> {
+        let (booting, script) = self.unsealed(token).await?;
+        let values = Values {
+            env: booting.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+            // The built-in one fetches it by itself.
+            jit_config: if script.is_some() { booting.jit_config.expose() } else { "" },
+            metadata_url: &self.metadata_url,
+            callback_url: &self.callback_url,
+            token,
+        };
+        startup::render(script.as_deref().unwrap_or(startup::BUILT_IN), &values)
+            .map_err(|error| BootError::Unavailable(error.to_string()))
+    }
+}
+
+impl Tokens {
+    /// What belongs to the bearer of a token, and the operator's script for it.
+    async fn unsealed(&self, token: &str) -> Result<(Booting, Option<Arc<str>>), BootError> {
         if token.len() != 2 * TOKEN_BYTES || !token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(BootError::Refused);
         }
@@ -95,25 +130,10 @@ impl Boot for Tokens {
         if left.is_zero() || !self.is_awaited(&runner, &group).await? {
             return Err(BootError::Refused);
         }
-        let Kept { env, scope_path, jit_config } = unseal(token, &runner, body)?;
-        Ok(Booting { runner, group, env, scope_path, jit_config: Secret::new(jit_config), left })
+        let Kept { env, scope_path, jit_config, script } = unseal(token, &runner, body)?;
+        Ok((Booting { runner, group, env, scope_path, jit_config: Secret::new(jit_config), left }, script))
     }
 
-    async fn startup_script(&self, token: &str) -> Result<String, BootError> {
-        let booting = self.open(token).await?;
-        let values = Values {
-            env: booting.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
-            // Fetched by the script itself.
-            jit_config: "",
-            metadata_url: &self.metadata_url,
-            callback_url: &self.callback_url,
-            token,
-        };
-        startup::built_in(&values).map_err(|error| BootError::Unavailable(error.to_string()))
-    }
-}
-
-impl Tokens {
     /// Whether a runner is still on its way, by its last saved state.
     async fn is_awaited(&self, runner: &RunnerName, group: &GroupName) -> Result<bool, BootError> {
         let runner = self.store.runner(runner).await.map_err(|error| unavailable(&error))?;
@@ -189,12 +209,14 @@ mod tests {
             env: vec![("RUNNER_NAME".to_owned(), "octo-1".to_owned())],
             scope_path: "octo-org".to_owned(),
             jit_config: "top-secret-config".to_owned(),
+            script: Some("#!/bin/sh\nsecret".into()),
         };
         let body = seal("token", &runner("octo-1"), &kept()).unwrap();
         assert!(!body.windows(6).any(|window| window == b"secret" || window == b"RUNNER"));
         assert_ne!(body, seal("token", &runner("octo-1"), &kept()).unwrap());
         let opened = unseal("token", &runner("octo-1"), body.clone()).unwrap();
         assert_eq!(opened.jit_config, "top-secret-config");
+        assert_eq!(opened.script.as_deref(), Some("#!/bin/sh\nsecret"));
         let refused =
             |token, name: &str, body| assert_eq!(unseal(token, &runner(name), body).err(), Some(BootError::Refused));
         refused("other", "octo-1", body.clone());

@@ -46,7 +46,7 @@ pub use backend::BackendSettings;
 pub use docker::{DockerEndpoint, DockerSettings, Pull};
 pub use env::{Environment, config_file, process_environment};
 pub use error::{ConfigError, ConfigErrors, Place};
-pub use external::{ExternalSettings, InterfaceVersion};
+pub use external::{ExternalSettings, InterfaceVersion, StartupScript};
 pub use redis_keys::{ClientCertificate, RedisConfig};
 pub use redis_url::{RedisLogin, RedisNode, RedisTopology, RedisUrl};
 pub use schema::schema;
@@ -193,7 +193,7 @@ pub fn load(path: Option<&Path>, env: Environment<'_>) -> Result<Config, ConfigE
 }
 
 /// Reads a configuration from its text; `file_name` is for errors. Reads no file but those that
-/// `<KEY>_FILE` variables name.
+/// `<KEY>_FILE` variables name, and startup scripts.
 ///
 /// # Errors
 /// Everything that is wrong with the text and with the variables that override it.

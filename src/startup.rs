@@ -9,6 +9,13 @@ use thiserror::Error;
 /// The built-in template.
 pub const BUILT_IN: &str = include_str!("startup/runner.sh");
 
+/// What an instance of an external provider runs to get its startup script: the template that providers built on GARM's
+/// common library take as the extra spec `runner_install_template`. Its placeholders are theirs, filled in by them.
+pub const LOADER: &str = include_str!("startup/loader.sh");
+
+/// Most bytes of a template.
+pub const TEMPLATE_MAX: usize = 64 << 10;
+
 /// What templates may ask for.
 const NAMES: [&str; 11] = [
     "RUNNER_NAME",
@@ -71,6 +78,9 @@ pub enum TemplateError {
         /// What it asks for.
         name: String,
     },
+    /// A first line that does not say what runs the script.
+    #[error("line 1: a script begins with #! and the path of its interpreter, like #!/bin/sh")]
+    NoInterpreter,
     /// A value that no script can hold.
     #[error("the value of {0} holds a NUL byte")]
     Nul(String),
@@ -119,6 +129,9 @@ pub fn render(template: &str, values: &Values<'_>) -> Result<String, TemplateErr
 /// # Errors
 /// [`TemplateError`], for the first wrong line.
 pub fn check(template: &str) -> Result<(), TemplateError> {
+    if !template.starts_with("#!/") {
+        return Err(TemplateError::NoInterpreter);
+    }
     let values = Values { env: vec![], jit_config: "", metadata_url: "", callback_url: "", token: "" };
     render(template, &values).map(drop)
 }
@@ -194,11 +207,19 @@ mod tests {
             "1a={{RUNNER_NAME}}",
             "# {{RUNNER_NAME}}",
         ] {
-            let error = check(&format!("\n{text}\n")).unwrap_err();
+            let error = check(&format!("#!/bin/sh\n{text}\n")).unwrap_err();
             assert_eq!(error, TemplateError::Misplaced { line: 2, name: "RUNNER_NAME".to_owned() }, "{text}");
         }
-        let error = check("echo {{RUNNER_NAME}}").unwrap_err().to_string();
+        let error = check("#!/bin/sh\necho {{RUNNER_NAME}}").unwrap_err().to_string();
         assert!(error.ends_with("on a line of its own: RUNNER_NAME={{RUNNER_NAME}}"), "{error}");
+    }
+
+    #[test]
+    fn a_template_that_nothing_would_run_is_refused() {
+        for text in ["", "echo hello\n", " #!/bin/sh\n", "#! echo\n", "\u{feff}#!/bin/sh\n"] {
+            assert_eq!(check(text), Err(TemplateError::NoInterpreter), "{text:?}");
+        }
+        assert_eq!(check("#!/usr/bin/env bash\n"), Ok(()));
     }
 
     #[test]

@@ -55,7 +55,7 @@ const WORLD: &[(&str, &[&str], &[&str])] = &[
     ("clock", &[], &["port"]),
     ("commands", &["app", "check", "cli", "config", "demo", "telemetry"], &[]),
     ("check", &["config"], &["id", "model", "port"]),
-    ("config", &[], &["id", "model", "port"]),
+    ("config", &["startup"], &["id", "model", "port"]),
     ("backend", &["startup"], &["id", "model", "port"]),
     ("boot", &["startup"], &["id", "model", "port"]),
     ("github", &[], &["id", "model", "port"]),

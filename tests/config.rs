@@ -105,6 +105,7 @@ fn every_example_loads() {
         "python-original.yaml",
         "redis.yaml",
         "replicas.yaml",
+        "startup.sh",
     ];
     assert_eq!(files.iter().map(String::as_str).collect::<Vec<_>>(), tested);
 }

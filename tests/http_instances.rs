@@ -80,6 +80,10 @@ impl Site {
     }
 
     async fn grant_of(&self, runner: &RunnerName, jit_config: &str) -> Grant {
+        self.tokens.grant(&self.spec_of(runner, jit_config)).await.unwrap()
+    }
+
+    fn spec_of(&self, runner: &RunnerName, jit_config: &str) -> InstanceSpec {
         let owner = Owner { manager: ManagerName::new("m").unwrap(), group: GroupName::new("octo").unwrap() };
         let machine = Machine {
             scope_path: "octo-org/app".to_owned(),
@@ -88,7 +92,7 @@ impl Site {
         };
         let env = vec![("RUNNER_NAME", runner.to_string()), ("RUNNER_JOB_STARTED_SCRIPT", "/opt/start.sh".to_owned())];
         let jit_config = Secret::new(jit_config.to_owned());
-        self.tokens.grant(&InstanceSpec { owner, runner: runner.clone(), env, jit_config, machine }).await.unwrap()
+        InstanceSpec { owner, runner: runner.clone(), env, jit_config, machine }
     }
 
     async fn get(&self, path: &str, token: &str) -> Response {
@@ -163,6 +167,24 @@ async fn an_instance_gets_the_files_of_its_config_and_what_an_install_script_nee
     let answer = site.get("callback/status", token).await;
     answer.problem(405);
     assert_eq!(answer.header("allow"), Some("POST"));
+    site.server.stop().await;
+}
+
+#[tokio::test]
+async fn an_operators_script_gets_every_value_and_stays_that_of_its_instance() {
+    let site = Site::new().await;
+    let script =
+        "#!/bin/bash\nA={{RUNNER_NAME}}\nB={{RUNNER_JIT_CONFIG}}\nC={{RUNNER_JOB_STARTED_SCRIPT}}\nD={{RUNNER_ORG}}\n";
+    let own = Tokens::clone(&site.tokens).with_script(script.into());
+    let name = site.runner(1, |_| {});
+    let token = own.grant(&site.spec_of(&name, &jit_config())).await.unwrap().token;
+    // Also from where that script is not configured (any more).
+    let answer = site.get("metadata/startup-script", token.expose()).await;
+    let jit = jit_config();
+    assert_eq!(answer.text(), format!("#!/bin/bash\nA='{name}'\nB='{jit}'\nC='/opt/start.sh'\nD=''\n"));
+    let other = site.grant(&site.runner(2, |_| {})).await.token;
+    let built_in = site.get("metadata/startup-script", other.expose()).await;
+    assert!(built_in.text().contains("RUNNER_TOKEN="), "{}", built_in.text());
     site.server.stop().await;
 }
 

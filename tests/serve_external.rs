@@ -165,6 +165,66 @@ async fn an_instance_gets_its_config_though_the_manager_was_killed_while_the_pro
     stage.site.until_no_trace().await;
 }
 
+/// A template that becomes a runner, and leaves its name in the instance's directory.
+const OWN_SCRIPT: &str = "#!/bin/sh
+set -eu
+NAME={{RUNNER_NAME}}
+ACTIONS_RUNNER_INPUT_JITCONFIG={{RUNNER_JIT_CONFIG}}
+export ACTIONS_RUNNER_INPUT_JITCONFIG
+printf '%s' \"$NAME\" >\"$HOME/own-script\"
+\"$PROGRAM\" demo-runner
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_start_with_the_operators_own_script_and_nothing_of_it_stays_behind() {
+    let script = tempfile::NamedTempFile::new().unwrap();
+    fs::write(script.path(), OWN_SCRIPT).unwrap();
+    let mut stage = Stage::new(|config| {
+        config["runner_groups"][0]["backend"]["instance_config"]["startup_script"] = json!(script.path());
+        config["runner_groups"][0]["backend"]["instance_config"]["extra_specs"] = json!({"zone": "b"});
+    })
+    .await;
+    stage.start().await;
+    // What an instance starts with is what the configuration had when it was made.
+    fs::write(script.path(), "#!/bin/sh\nexit 1\n").unwrap();
+    stage.go();
+    stage.site.queue(3, Duration::from_millis(100));
+    stage.site.until("all are done", async |site| site.done() == 3).await;
+    let created = stage.created();
+    for created in &created {
+        assert_eq!(created["extra_specs"]["zone"], "b");
+        let home = stage.file("instances").join(created["name"].as_str().unwrap());
+        stage.site.until("its script has ended", async |_| home.join("own-script").exists()).await;
+        assert_eq!(fs::read_to_string(home.join("own-script")).unwrap(), created["name"].as_str().unwrap());
+    }
+    assert!(created.len() >= 3, "{created:?}");
+    stage.site.until_no_trace().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_own_script_that_fails_ends_its_attempt_at_once_and_says_so() {
+    let script = tempfile::NamedTempFile::new().unwrap();
+    let once = OWN_SCRIPT.replace("set -eu", "set -eu\nif mkdir \"$GO.failed\" 2>/dev/null; then exit 3; fi");
+    fs::write(script.path(), once).unwrap();
+    let mut stage = Stage::new(|config| {
+        config["runner_groups"][0]["time_to_start"] = json!("10m");
+        config["runner_groups"][0]["backend"]["instance_config"]["startup_script"] = json!(script.path());
+    })
+    .await;
+    stage.go();
+    stage.start().await;
+    stage.site.queue(1, Duration::from_millis(100));
+    stage.site.until("the job is done", async |site| site.done() == 1).await;
+    let created = stage.created();
+    assert_eq!(created.len(), 2);
+    let history = stage.history(created[0]["name"].as_str().unwrap()).await;
+    assert!(history.contains("instance reports failed: the startup script failed"), "{history}");
+    let home = stage.file("instances").join(created[0]["name"].as_str().unwrap());
+    let left: Vec<_> = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("startup.")), "{left:?}");
+    stage.site.until_no_trace().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_reports_failure_is_replaced_at_once_and_says_why() {
     let mut stage = Stage::new(|config| config["runner_groups"][0]["time_to_start"] = json!("10m")).await;

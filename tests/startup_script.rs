@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use runner_manager::startup::{BUILT_IN, Values, built_in};
+use runner_manager::startup::{BUILT_IN, LOADER, Values, built_in, check, render};
 use tempfile::TempDir;
 
 const TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -334,15 +334,20 @@ fn shellcheck_has_nothing_to_say_about_the_template_and_what_is_made_of_it() {
     ]
     .map(|name| (name, nasty));
     let made = built_in(&values(&env)).unwrap();
-    for (script, shell) in [(BUILT_IN, "sh"), (BUILT_IN, "bash"), (&made, "sh"), (&made, "dash")] {
-        let mut check = Command::new("shellcheck")
+    let example = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/startup.sh")).unwrap();
+    check(&example).unwrap();
+    let example = render(&example, &values(&env)).unwrap();
+    for (script, shell) in
+        [(&*example, "sh"), (BUILT_IN, "sh"), (BUILT_IN, "bash"), (&made, "sh"), (&made, "dash"), (LOADER, "sh")]
+    {
+        let mut shellcheck = Command::new("shellcheck")
             .args(["--shell", shell, "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("shellcheck is installed");
-        check.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        let output = check.wait_with_output().unwrap();
+        shellcheck.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let output = shellcheck.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }

@@ -7,15 +7,42 @@ use actors::port::backend::{InstanceSpec, Owner};
 use actors::port::boot::{Booting, Grant};
 use actors::port::{Backend, Boot, BootError, Clock, Store};
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
 
 use crate::backend::external::{External, InterfaceVersion, Settings};
 use crate::boot::Tokens;
-use crate::config::{self, Config, ExternalSettings, GroupConfig};
+use crate::config::{self, Config, ExternalSettings, GroupConfig, StartupScript};
+use crate::startup;
 
 /// The tokens of instances, when it is known where instances reach this service.
-pub(super) fn boot(config: &Config, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Option<Arc<dyn Boot>> {
+pub(super) fn tokens(config: &Config, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Option<Tokens> {
     let url = config.external_url.as_deref()?;
-    Some(Arc::new(Tokens::new(Arc::clone(store), Arc::clone(clock), url)))
+    Some(Tokens::new(Arc::clone(store), Arc::clone(clock), url))
+}
+
+/// The tokens of a backend's instances.
+fn boot(settings: &ExternalSettings, tokens: Option<&Tokens>) -> Arc<dyn Boot> {
+    match (tokens.cloned(), &settings.startup_script) {
+        (None, _) => Arc::new(NoTokens),
+        (Some(tokens), Some(StartupScript::Own { template, .. })) => Arc::new(tokens.with_script(Arc::clone(template))),
+        (Some(tokens), _) => Arc::new(tokens),
+    }
+}
+
+/// The extra specs of a backend, and with them the script that fetches the startup script, where there is one.
+fn extra_specs(settings: &ExternalSettings) -> Option<Value> {
+    let specs = settings.extra_specs.clone();
+    if settings.startup_script.is_none() {
+        return specs;
+    }
+    let mut specs = match specs {
+        Some(Value::Object(specs)) => specs,
+        _ => Map::new(),
+    };
+    specs.insert("runner_install_template".to_owned(), json!(STANDARD.encode(startup::LOADER)));
+    Some(Value::Object(specs))
 }
 
 /// The backend of a group. Without tokens it can be probed, and creates nothing.
@@ -24,13 +51,14 @@ pub(super) fn backend(
     group: &GroupConfig,
     settings: &ExternalSettings,
     owner: Owner,
-    boot: Option<&Arc<dyn Boot>>,
+    tokens: Option<&Tokens>,
 ) -> Arc<dyn Backend> {
     let base_url = config
         .github_credentials
         .iter()
         .find(|credential| credential.name == group.settings.github_credential)
         .map_or(config.github_base_url.as_str(), |credential| credential.base_url.as_str());
+    let (boot, extra_specs) = (boot(settings, tokens), extra_specs(settings));
     let settings = Settings {
         provider_executable: settings.provider_executable.clone(),
         provider_config_file: settings.provider_config_file.clone(),
@@ -42,10 +70,9 @@ pub(super) fn backend(
         exec_timeout: settings.exec_timeout,
         image: settings.image.clone(),
         flavor: settings.flavor.clone(),
-        extra_specs: settings.extra_specs.clone(),
+        extra_specs,
         github_url: web_url(base_url),
     };
-    let boot = boot.map_or_else(|| Arc::new(NoTokens) as Arc<dyn Boot>, Arc::clone);
     Arc::new(External::new(settings, owner, boot))
 }
 

@@ -1,7 +1,10 @@
 //! Keys of the backend `external`, which runs the executable of a provider.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -10,6 +13,12 @@ use super::read::{Field, Read, Reader, keys};
 use super::tree::{Node, Value};
 use super::types::{FilePath, Time};
 use super::words::words;
+use crate::startup::{self, TEMPLATE_MAX};
+
+/// Instead of a path: the script that comes with this program.
+const BUILT_IN: &str = "built-in";
+/// The extra spec by which a provider takes another script than its own.
+const INSTALL_TEMPLATE: &str = "runner_install_template";
 
 /// How a group's external provider is called, and what its instances are like.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,6 +39,31 @@ pub struct ExternalSettings {
     pub flavor: String,
     /// More settings, as the provider defines them; may hold secrets and are not shown by `Debug`. Default none.
     pub extra_specs: Option<Json>,
+    /// The script that makes an instance a runner. Default: the provider's own.
+    pub startup_script: Option<StartupScript>,
+}
+
+/// A script that makes an instance a runner.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StartupScript {
+    /// The one that comes with this program.
+    BuiltIn,
+    /// The operator's own.
+    Own {
+        /// Where it was read.
+        file: PathBuf,
+        /// The template, which is right; may hold secrets and is not shown by `Debug`.
+        template: Arc<str>,
+    },
+}
+
+impl fmt::Debug for StartupScript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str(BUILT_IN),
+            Self::Own { file, .. } => file.fmt(f),
+        }
+    }
 }
 
 impl fmt::Debug for ExternalSettings {
@@ -42,6 +76,7 @@ impl fmt::Debug for ExternalSettings {
             .field("exec_timeout", &self.exec_timeout)
             .field("image", &self.image)
             .field("flavor", &self.flavor)
+            .field("startup_script", &self.startup_script)
             .finish_non_exhaustive()
     }
 }
@@ -81,6 +116,9 @@ keys! {
         required flavor: String,
         /// More settings, as the provider defines them.
         optional extra_specs: AnyJson,
+        /// Script that makes an instance a runner, for providers that take runner_install_template: built-in, or the
+        /// absolute path of a template. Default: the provider's own.
+        optional startup_script: FilePath,
     }
 }
 
@@ -136,6 +174,11 @@ pub(super) fn settings(
         reader.wrong_at(spot, format!("{name:?}"), "names or prefixes of environment variables");
         return None;
     }
+    let extra_specs = instance.extra_specs.value.map(|value| value.0).filter(|value| !value.is_null());
+    let startup_script = match instance.startup_script.given {
+        true => Some(startup_script(instance.startup_script, extra_specs.as_ref(), reader)?),
+        false => None,
+    };
     Some(ExternalSettings {
         provider_executable: executable?,
         provider_config_file: config_file?,
@@ -144,8 +187,54 @@ pub(super) fn settings(
         exec_timeout: config.exec_timeout.value?.0,
         image: instance.image.value?,
         flavor: instance.flavor.value?,
-        extra_specs: instance.extra_specs.value.map(|value| value.0).filter(|value| !value.is_null()),
+        extra_specs,
+        startup_script,
     })
+}
+
+/// The startup script, if the provider can be given one.
+fn startup_script(key: Field<FilePath>, extra_specs: Option<&Json>, reader: &mut Reader) -> Option<StartupScript> {
+    if let Some(specs) = extra_specs {
+        let beside = match specs.as_object() {
+            None => Some(("extra_specs that are no mapping", "extra_specs with keys: the script becomes one of them")),
+            Some(specs) => specs
+                .contains_key(INSTALL_TEMPLATE)
+                .then_some(("runner_install_template in extra_specs", "one of both: it would replace this script")),
+        };
+        if let Some((found, expected)) = beside {
+            reader.wrong_at(&key.spot, format!("startup_script beside {found}"), expected);
+            return None;
+        }
+    }
+    if key.value.as_ref().is_some_and(|path| path.0 == Path::new(BUILT_IN)) {
+        return Some(StartupScript::BuiltIn);
+    }
+    let spot = key.spot.clone();
+    let file = absolute(key, reader)?;
+    match template(&file) {
+        Ok(template) => Some(StartupScript::Own { file, template: template.into() }),
+        Err(why) => {
+            reader.wrong_at(&spot, format!("{}: {why}", file.display()), "a template of a startup script, or built-in");
+            None
+        }
+    }
+}
+
+/// A template that is right, or what is wrong with the file.
+fn template(path: &Path) -> Result<String, String> {
+    if !path.metadata().map_err(|error| format!("cannot read it: {error}"))?.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(TEMPLATE_MAX as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot read it: {error}"))?;
+    if bytes.len() > TEMPLATE_MAX {
+        return Err(format!("it has more than {TEMPLATE_MAX} bytes"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "it holds bytes that are not UTF-8".to_owned())?;
+    startup::check(&text).map_err(|error| error.to_string())?;
+    Ok(text)
 }
 
 fn absolute(path: Field<FilePath>, reader: &mut Reader) -> Option<PathBuf> {

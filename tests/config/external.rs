@@ -1,8 +1,9 @@
 //! The backend external: what is read, and what is said of mistakes.
 
+use std::fs;
 use std::time::Duration;
 
-use runner_manager::config::BackendSettings;
+use runner_manager::config::{BackendSettings, StartupScript};
 use runner_manager::{check, config};
 
 use super::{group, parse};
@@ -44,6 +45,50 @@ fn an_external_provider_is_read_with_its_defaults_and_all_it_can_have() {
     });
     assert_eq!(settings.extra_specs, Some(expected));
     assert!(!format!("{full:?}{}", check::describe(&full)).contains("xSECRETx"));
+}
+
+#[test]
+fn a_startup_script_is_read_and_checked_with_the_configuration() {
+    let url = "external_url: https://runners.example.org";
+    let instance = |script: &str, specs: &str| format!("{{image: i, flavor: f, startup_script: {script}{specs}}}");
+    let with = |script: &str, specs: &str| parse(&external(url, PROVIDER, &instance(script, specs)));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().display().to_string();
+    fs::write(&file, "#!/bin/sh\nNAME={{RUNNER_NAME}}\npassword=xSECRETx\n").unwrap();
+
+    let own = with(&path, ", extra_specs: {zone: b}").unwrap_or_else(|e| panic!("{e}"));
+    let BackendSettings::External(settings) = &own.groups[0].backends[0] else { panic!("{own:?}") };
+    let Some(StartupScript::Own { file: read, template }) = &settings.startup_script else { panic!("{own:?}") };
+    assert_eq!((read.as_path(), &**template), (file.path(), "#!/bin/sh\nNAME={{RUNNER_NAME}}\npassword=xSECRETx\n"));
+    assert!(!format!("{own:?}{}", check::describe(&own)).contains("xSECRETx"));
+    let built_in = with("built-in", "").unwrap_or_else(|e| panic!("{e}"));
+    let BackendSettings::External(settings) = &built_in.groups[0].backends[0] else { panic!("{built_in:?}") };
+    assert_eq!(settings.startup_script, Some(StartupScript::BuiltIn));
+
+    let wrong = |script: &str, specs: &str, expected: &str| {
+        let error = with(script, specs).unwrap_err().to_string();
+        let key = "config.yaml:11:60: runner_groups[0].backend.instance_config.startup_script: found ";
+        assert!(error.contains(key) && error.contains(expected), "{expected}: {error}");
+    };
+    fs::write(&file, "#!/bin/sh\n\necho {{RUNNER_NAME}}\n").unwrap();
+    wrong(&path, "", &format!("{path}: line 3: {{{{RUNNER_NAME}}}} has to be the whole value of an assignment"));
+    fs::write(&file, "#!/bin/sh\nA={{RUNNER_NAEM}}\n").unwrap();
+    wrong(&path, "", "line 2: there is no value called RUNNER_NAEM; there are RUNNER_NAME, ");
+    fs::write(&file, "echo\n").unwrap();
+    wrong(&path, "", "line 1: a script begins with #! and the path of its interpreter");
+    fs::write(&file, b"#!/bin/sh\n\xff\n").unwrap();
+    wrong(&path, "", "it holds bytes that are not UTF-8");
+    fs::write(&file, format!("#!/bin/sh\n{}", "#".repeat(64 << 10))).unwrap();
+    wrong(&path, "", "it has more than 65536 bytes");
+    wrong("/nowhere/startup.sh", "", "/nowhere/startup.sh: cannot read it: No such file");
+    wrong("/dev", "", "/dev: it is not a file");
+    wrong("startup.sh", "", "the relative path startup.sh, expected an absolute path");
+    wrong(
+        "built-in",
+        ", extra_specs: {runner_install_template: eA==}",
+        "startup_script beside runner_install_template",
+    );
+    wrong("built-in", ", extra_specs: [1]", "startup_script beside extra_specs that are no mapping");
 }
 
 #[test]

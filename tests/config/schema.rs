@@ -154,8 +154,11 @@ fn full_and_backends_show_every_key() {
     let shown = |text: &str, name: &str| text.split(['\n', ' ', '{', '#']).any(|word| word == format!("{name}:"));
     for key in &keys {
         let name = key.rsplit(['.', ']']).next().unwrap();
-        let ours = !key.contains('(') || ["(base)", "(process)", "(docker)"].iter().any(|kind| key.contains(kind));
-        let text = if ours { full.clone() } else { format!("{full}{backends}{external}") };
+        let text = match key.split_once('(').and_then(|(_, rest)| rest.split_once(')')) {
+            None | Some(("base" | "process" | "docker", _)) => full.clone(),
+            Some(("external", _)) => format!("{full}{external}"),
+            Some(_) => format!("{full}{backends}"),
+        };
         assert!(shown(&text, name), "{key}");
     }
 }

@@ -1,6 +1,6 @@
 #!/bin/bash
 # An instance of the tests' provider: waits until it may boot, fetches the files of its just-in-time config as install
-# scripts do, and becomes a simulated runner. $1 is its directory.
+# scripts do, or runs the script that was given to its provider, and becomes a simulated runner. $1 is its directory.
 set -eu
 home=$1
 metadata=$(sed -n 's/.*"metadata-url":"\([^"]*\)".*/\1/p' "$home/stdin")
@@ -18,6 +18,17 @@ if [ -e "$BROKEN" ]; then
   rm "$BROKEN"
   ask --data '{"status": "failed", "message": "no space left\non the device"}' "$callback/status/"
   exec sleep 1000
+fi
+template=$(sed -n 's/.*"runner_install_template":"\([^"]*\)".*/\1/p' "$home/stdin")
+if [ -n "$template" ]; then
+  # As providers do it, as root.
+  printf '%s' "$template" | base64 -d |
+    sed "s|{{ .CallbackToken }}|$token|; s|{{ .MetadataURL }}|$metadata|; s|{{ .CallbackURL }}|$callback|" >"$home/install"
+  mkdir "$home/bin"
+  printf '#!/bin/sh\necho 0\n' >"$home/bin/id"
+  chmod 755 "$home/bin/id" "$home/install"
+  export HOME=$home PATH=$home/bin:$PATH no_proxy='*'
+  exec "$home/install"
 fi
 config='{'
 for file in runner credentials credentials_rsaparams; do

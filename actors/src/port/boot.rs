@@ -27,8 +27,8 @@ pub trait Boot: Send + Sync + 'static {
     /// What belongs to the bearer of a token.
     async fn open(&self, token: &str) -> Result<Booting, BootError>;
 
-    /// The script that makes a bare machine the runner that the token was made for. It fetches the just-in-time config
-    /// by the token, which it holds.
+    /// The script that makes a bare machine the runner that the token was made for: the built-in one, which fetches the
+    /// just-in-time config by the token, or the operator's own, which may hold both.
     async fn startup_script(&self, token: &str) -> Result<String, BootError>;
 }
 
