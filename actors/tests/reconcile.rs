@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actors::actor::front::{Accepted, Front};
@@ -326,6 +327,37 @@ async fn a_job_whose_completed_was_lost_is_asked_about_soon_after_its_runner_is_
     earth.memory().jobs.remove(&JobId(2));
     tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
     assert_eq!(job(&earth, 2).unwrap().conclusion.as_deref(), Some("unknown to GitHub"));
+    manager.system.stop(GRACE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_of_another_group_is_told_too_that_its_job_is_over_also_when_the_store_fails_and_the_manager_ends() {
+    let earth = Earth::new();
+    earth.memory().answers = true;
+    let groups = [settings("octo", 0, 2), settings("hexa", 0, 2)];
+    let mut manager = start(&earth, &groups).await;
+    for id in [1, 2] {
+        manager.deliver(format!("o-{id}"), "hexa", 10 + id, Queued, None).await;
+        until("a runner", || created(&earth) as u64 == id).await;
+        let name = earth.things().created.last().unwrap().to_string();
+        manager.deliver(format!("p-{id}"), "octo", id, InProgress, Some(&name)).await;
+        at_github(&earth, id, InProgress, Some(&name));
+        manager.deliver(format!("c-{id}"), "hexa", 10 + id, Completed, None).await;
+        until("it runs", || status(&earth, id) == Some(JobStatus::InProgress)).await;
+    }
+    // Both are over, and nobody tells. Their runners stay registered.
+    at_github(&earth, 1, Completed, None);
+    earth.memory().jobs.remove(&JobId(2));
+    tokio::time::sleep(Duration::from_secs(3590)).await;
+    assert_eq!(earth.things().instances.len(), 2);
+    earth.records_fail.store(u64::MAX, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!([1, 2].map(|id| status(&earth, id)), [Some(JobStatus::InProgress); 2], "the other group is told first");
+    manager.system.kill().await;
+    earth.records_fail.store(0, Ordering::SeqCst);
+    manager = start(&earth, &groups).await;
+    until("both runners go", || earth.things().instances.is_empty()).await;
+    assert_eq!([1, 2].map(|id| status(&earth, id)), [Some(JobStatus::Completed); 2]);
     manager.system.stop(GRACE).await;
 }
 

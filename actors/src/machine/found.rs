@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::id::DeliveryId;
+use crate::machine::job::FORGOTTEN;
 use crate::model::delivery::{Delivery, JobAction, JobEvent};
 use crate::model::job::{Job, JobStatus};
 
@@ -34,6 +35,31 @@ pub fn delivery(event: JobEvent, known: Option<&Job>, at: Timestamp) -> Option<D
         JobAction::InProgress | JobAction::Completed => format!("{PREFIX}{job}-{attempt}-{action}"),
     };
     Some(Delivery { id: DeliveryId::new(id).ok()?, received_at: at, event, matched: String::new() })
+}
+
+/// What GitHub answered about a job, as the delivery that tells the group of the runner that took it: that it did, or that
+/// the job is over. None when the answer says neither, or no runner is known. Without an answer's event GitHub knows the
+/// job no more: over as well, if it was taken.
+#[must_use]
+pub fn for_runner(answer: Option<&JobEvent>, known: &Job, at: Timestamp) -> Option<Delivery> {
+    let event = match answer {
+        Some(event) if event.job.id != known.id() => return None,
+        Some(event) => event.clone(),
+        None if known.status != JobStatus::InProgress => return None,
+        None => JobEvent {
+            action: JobAction::Completed,
+            job: known.facts.clone(),
+            runner: None,
+            conclusion: Some(FORGOTTEN.to_owned()),
+        },
+    };
+    let runner = event.runner.clone().or_else(|| known.runner.clone())?;
+    match event.action {
+        JobAction::InProgress | JobAction::Completed => {
+            delivery(JobEvent { runner: Some(runner), ..event }, Some(known), at)
+        }
+        JobAction::Queued | JobAction::Waiting => None,
+    }
 }
 
 /// Whether it is news that GitHub shows an open job in the state of `action`, after `asked`. What was heard of the job
@@ -88,6 +114,7 @@ mod tests {
     use super::*;
     use crate::machine::group::tests::{delivery as webhook, facts};
     use crate::machine::job as job_machine;
+    use crate::model::delivery::RunnerRef;
 
     fn event(action: JobAction) -> JobEvent {
         JobEvent { action, job: facts(u64::MAX), runner: None, conclusion: None }
@@ -141,6 +168,35 @@ mod tests {
         let held = found(JobAction::Waiting, Some(&run(&[&queued])));
         assert_eq!(run(&[&queued, &held]).status, JobStatus::Waiting);
         assert_eq!(run(&[&held, &again, &queued]).status, JobStatus::Queued);
+    }
+
+    #[test]
+    fn the_group_of_a_runner_is_told_that_its_job_was_taken_or_is_over_also_when_github_forgot_the_job() {
+        let runner = |name: &str| Some(RunnerRef { id: None, name: name.into() });
+        let told = |answer: Option<JobEvent>, known: &Job| {
+            let delivery = for_runner(answer.as_ref(), known, Timestamp::UNIX_EPOCH)?;
+            let event = delivery.event;
+            Some((delivery.id.to_string(), event.action, event.runner.unwrap().name, event.conclusion))
+        };
+        let mut job = run(&[&webhook("q", u64::MAX, JobAction::Queued)]);
+        let [taken, over] = [JobAction::InProgress, JobAction::Completed].map(|action| {
+            let named = JobEvent { runner: runner("theirs-1"), ..event(action) };
+            (found(action, None).id.to_string(), action, "theirs-1".to_owned(), named)
+        });
+        for (id, action, name, named) in [&taken, &over] {
+            assert_eq!(told(Some(named.clone()), &job), Some((id.clone(), *action, name.clone(), None)));
+        }
+        assert_eq!(told(Some(event(JobAction::Completed)), &job), None, "no runner is known");
+        assert_eq!(told(None, &job), None, "it was cancelled before any runner took it, perhaps");
+        let queued = JobEvent { runner: runner("theirs-1"), ..event(JobAction::Queued) };
+        assert_eq!(told(Some(queued), &job), None);
+
+        (job.status, job.runner) = (JobStatus::InProgress, runner("theirs-1"));
+        let (id, action, name, named) = over;
+        assert_eq!(told(Some(event(action)), &job), Some((id.clone(), action, name.clone(), None)));
+        assert_eq!(told(None, &job), Some((id, action, name, Some(FORGOTTEN.to_owned()))));
+        let other = JobEvent { job: facts(1), ..named };
+        assert_eq!(told(Some(other), &job), None, "an answer about another job");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use actors::id::*;
 use actors::port::backend::*;
 use async_trait::async_trait;
 
-use super::scenario::Kind;
+use super::scenario::{Kind, Twist};
 use super::world::{Site, State, What};
 
 /// One of the backends, as one life of the manager reaches it.
@@ -84,7 +84,15 @@ impl Backend for Place {
         self.site.enter().await.appear(&name);
         self.site.effect().await;
         self.site.pause(5, 500).await;
-        let lost = self.site.enter().await.faults.strikes(Kind::CreateLost);
+        let lost = {
+            let mut state = self.site.enter().await;
+            let first = state.scenario.twist.take_if(|twist| *twist == Twist::LosesCreate).is_some();
+            let lost = state.faults.strikes(Kind::CreateLost) || first;
+            if lost {
+                state.note(format_args!("the answer to the create of {name} is lost"));
+            }
+            lost
+        };
         if lost { Err(BackendError::Timeout("the answer is lost".into())) } else { Ok(instance(&name, true)) }
     }
 

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::backend::Place;
 use super::chance::Chance;
 use super::jobs;
-use super::scenario::{HEALED_AT, Kind, Scenario};
+use super::scenario::{Kind, Scenario, Twist};
 use super::world::{MANAGER, Site, State, What, World, foreign};
 
 const MINUTE: u64 = 60_000;
@@ -38,7 +38,9 @@ const CALM: u64 = 6;
 pub struct Outcome {
     pub hash: u64,
     pub steps: u64,
+    /// Effects outside and writes of the store, and how many of them are writes.
     pub effects: u64,
+    pub writes: u64,
     pub violations: Vec<String>,
     pub lines: Vec<String>,
     pub struck: BTreeMap<Kind, u64>,
@@ -107,19 +109,23 @@ async fn start(world: &Arc<World>) -> Manager {
 /// What happens to the world as a whole, and when.
 fn plan(state: &mut State) {
     let mut chance = Chance::new(state.scenario.seed, 5);
+    let healed_at = state.scenario.healed_at * MINUTE;
+    if state.scenario.twist == Some(Twist::FirstIsFull) {
+        state.full.insert("near".to_owned(), healed_at);
+    }
     for (kind, what) in [(Kind::Crash, What::Crash), (Kind::Stop, What::Stop), (Kind::ClockJumps, What::Jump)] {
         for _ in 0..6 {
-            let at = chance.below(HEALED_AT * MINUTE);
+            let at = chance.below(healed_at);
             if state.faults.strikes(kind) {
                 state.after(at, what.clone());
             }
         }
     }
     for _ in 0..6 {
-        let at = chance.below(HEALED_AT * MINUTE);
+        let at = chance.below(healed_at);
         state.after(at, What::Outage);
     }
-    state.after(HEALED_AT * MINUTE, What::Heal);
+    state.after(healed_at, What::Heal);
 }
 
 struct Director {
@@ -167,6 +173,7 @@ async fn direct(scenario: &Scenario, keep: usize) -> Outcome {
         hash: state.transcript.hash,
         steps: state.transcript.count,
         effects: state.effects,
+        writes: state.writes,
         violations,
         lines: std::mem::take(&mut state.transcript.lines),
         struck: std::mem::take(&mut state.faults.struck),
@@ -323,10 +330,13 @@ impl State {
         self.skew += minutes * MINUTE as i64;
     }
 
-    /// The longest that the jobs which are left may take, runners that stumble included.
+    /// The longest that the jobs which are left may take, runners that stumble included. Without an answer about jobs, one
+    /// whose job is over and who lingers holds its place until its time to live, if nobody was told.
     fn longest(&self) -> u64 {
+        let live = self.scenario.groups.iter().map(|group| group.time_to_live.as_millis()).max().unwrap_or_default();
+        let held = if self.scenario.has(Kind::RecordsDown) { u64::try_from(live).unwrap() } else { 0 };
         let left: u64 = self.jobs.values().filter(|job| job.stage != jobs::Stage::Over).map(|job| job.runs_for).sum();
         let places = u64::from(self.scenario.groups.iter().map(|group| group.max).min().unwrap_or(1));
-        3 * left / places + 240 * MINUTE
+        held + 3 * left / places + 240 * MINUTE
     }
 }

@@ -6,7 +6,7 @@ use actors::port::github::SentDelivery;
 use jiff::Timestamp;
 
 use super::chance::Chance;
-use super::scenario::Kind;
+use super::scenario::{Kind, Twist};
 use super::world::{State, What};
 
 /// How long GitHub waits for a runner that it gave a job to.
@@ -81,6 +81,9 @@ pub fn plan(state: &mut State) {
         let job = Job { id, labels, approval, stage, given, runner, conclusion, forgotten: false, runs_for };
         state.jobs.insert(id, job);
         state.after(comes_at, What::JobComes(id));
+        if id == 1 && state.scenario.twist == Some(Twist::CancelsWaiting) {
+            state.after(comes_at + 1_000, What::Cancel(id));
+        }
         if state.faults.strikes(Kind::Cancelled) {
             let wait = state.faults.between(Kind::Cancelled, 0, 1_200_000);
             state.after(comes_at + wait, What::Cancel(id));
@@ -170,6 +173,9 @@ impl State {
         let wait = job.runs_for;
         self.post(id, JobAction::InProgress);
         self.after(wait, What::Over(id, runner.1));
+        if id == 1 && self.scenario.twist == Some(Twist::CancelsRunning) {
+            self.after(wait.min(900), What::Cancel(id));
+        }
     }
 
     pub fn unassign(&mut self, id: u64) {

@@ -67,20 +67,50 @@ fn seeds_that_once_failed_pass() {
     }
 }
 
-/// A fixed set; `scripts/simulate` says which seeds instead. Fresh ones are left to it: what they find should not fail a
-/// change that did not cause it.
+/// Seeds that no run has seen yet, on one processor, for half a minute or `SIMULATE_FRESH_SECONDS`. One that fails is
+/// kept in `seeds.txt`, which is to be committed with what it found.
+#[test]
+fn fresh_seeds_keep_the_promises() {
+    let from = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let time = Duration::from_secs(number("SIMULATE_FRESH_SECONDS").unwrap_or(30));
+    let failures = sweep(from, None, Some(time), FEW_JOBS, 1);
+    for (seed, why) in &failures {
+        keep(*seed, FEW_JOBS, why);
+    }
+    let seeds: Vec<u64> = failures.into_iter().map(|(seed, _)| seed).collect();
+    assert!(
+        seeds.is_empty(),
+        "fresh seeds that fail: {seeds:?}; each says above how to reproduce it, and is kept at the end of {SEEDS}: \
+         seeds_that_once_failed_pass runs it from now on"
+    );
+}
+
+const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/simulation/seeds.txt");
+
+/// Adds a seed to those that once failed.
+fn keep(seed: u64, jobs: usize, why: &str) {
+    use std::io::Write as _;
+    let mut file = std::fs::OpenOptions::new().append(true).open(SEEDS).unwrap();
+    write!(file, "# {why}\n{seed} {jobs}\n").unwrap();
+}
+
+/// A fixed set; `scripts/simulate` says which seeds instead.
 #[test]
 fn every_seed_keeps_the_promises() {
     let jobs = number("SIMULATE_JOBS").map_or(FEW_JOBS, |jobs| jobs as usize);
     let (seeds, minutes) = (number("SIMULATE_SEEDS"), number("SIMULATE_MINUTES"));
-    if seeds.is_none() && minutes.is_none() {
-        return sweep(0, Some(20), None, jobs);
-    }
-    sweep(number("SIMULATE_FROM").unwrap_or(0), seeds, minutes.map(|m| Duration::from_secs(60 * m)), jobs);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let failures = if seeds.is_none() && minutes.is_none() {
+        sweep(0, Some(20), None, jobs, threads)
+    } else {
+        let time = minutes.map(|minutes| Duration::from_secs(60 * minutes));
+        sweep(number("SIMULATE_FROM").unwrap_or(0), seeds, time, jobs, threads)
+    };
+    assert!(failures.is_empty(), "seeds that fail: {failures:?}; each says above how to reproduce it");
 }
 
-/// Runs seeds on all processors until their number, or the time, is over.
-fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize) {
+/// Runs seeds until their number, or the time, is over, or five failed. Returns those, and in a line why.
+fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize, threads: usize) -> Vec<(u64, String)> {
     println!("from seed {from}, {jobs} jobs each");
     let began = Instant::now();
     let next = std::sync::atomic::AtomicU64::new(from);
@@ -103,11 +133,10 @@ fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize) {
                     let mut total = total.lock().unwrap();
                     *total = (total.0 + 1, total.1 + outcome.effects, total.2 + outcome.lives);
                 }
-                Err(_) => failures.lock().unwrap().push(seed),
+                Err(why) => failures.lock().unwrap().push((seed, reason(&*why))),
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let (took, (passed, effects, lives)) = (began.elapsed().as_secs_f64(), *total.lock().unwrap());
     println!(
@@ -115,6 +144,12 @@ fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize) {
         passed as f64 / took
     );
     println!("faults: {:?}", struck.into_inner().unwrap());
-    let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "seeds that fail: {failures:?}; each says above how to reproduce it");
+    failures.into_inner().unwrap()
+}
+
+/// The violation that a failed [`check`] tells first, or why it panicked, in one bounded line.
+fn reason(why: &(dyn std::any::Any + Send)) -> String {
+    let text = why.downcast_ref::<String>().map_or("it panicked", String::as_str);
+    let line = text.lines().find(|line| line.trim_start().starts_with('"')).or(text.lines().next()).unwrap_or_default();
+    line.trim().trim_matches([',', '"']).chars().take(160).collect()
 }

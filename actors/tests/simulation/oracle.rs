@@ -248,14 +248,8 @@ impl State {
             let wanted = group.min as usize + owed.count();
             let max = group.max as usize;
             let open: Vec<_> = self.books.open_runners().filter(|r| r.group == group.name).collect();
-            // Known, and bounded by its time to live: a runner whose registration lingers and whose job another group
-            // serves is not told when that group learns by asking, and not by a webhook, that the job is over.
-            let others =
-                |job: JobId| self.books.jobs.get(&job).is_some_and(|job| job.group.as_ref() != Some(&group.name));
-            let stuck = |runner: &Runner| {
-                let excused = self.scenario.has(Kind::RecordsDown) || runner.job.is_some_and(others);
-                runner.state == RunnerState::Busy && excused
-            };
+            // Nobody can say whether its job is over.
+            let stuck = |runner: &Runner| runner.state == RunnerState::Busy && self.scenario.has(Kind::RecordsDown);
             let busy = open.iter().filter(|runner| stuck(runner)).count();
             if open.len() != (wanted + busy).min(max) && open.len() != wanted.min(max) {
                 wrong.push(format!(

@@ -45,7 +45,20 @@ kinds! {
 
 /// Minutes into the run: the last job has come; faults have healed.
 const JOBS_UNTIL: u64 = 90;
-pub const HEALED_AT: u64 = 100;
+const HEALED_AT: u64 = 100;
+
+/// Something that happens once, for certain, in the small scenarios.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Twist {
+    /// The first job is cancelled before a runner can have come.
+    CancelsWaiting,
+    /// The first job is cancelled while it runs.
+    CancelsRunning,
+    /// The first backend has no capacity.
+    FirstIsFull,
+    /// The answer of the first create is lost.
+    LosesCreate,
+}
 
 /// One run.
 #[derive(Debug, Clone)]
@@ -58,6 +71,9 @@ pub struct Scenario {
     pub groups: Vec<GroupSettings>,
     /// The manager ends right after this effect or save, counted from 1.
     pub crash_at: Option<u64>,
+    /// Minutes into the run: faults have healed.
+    pub healed_at: u64,
+    pub twist: Option<Twist>,
 }
 
 impl Scenario {
@@ -71,7 +87,16 @@ impl Scenario {
         if !chance.per_mille(300) {
             kinds.remove(&Kind::RecordsDown);
         }
-        Self { seed, jobs, kinds, intensity, groups: groups(&mut chance), crash_at: None }
+        Self {
+            seed,
+            jobs,
+            kinds,
+            intensity,
+            groups: groups(&mut chance),
+            crash_at: None,
+            healed_at: HEALED_AT,
+            twist: None,
+        }
     }
 
     pub fn has(&self, kind: Kind) -> bool {

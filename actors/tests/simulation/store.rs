@@ -78,7 +78,7 @@ impl Store for Site {
             }
             (state.record(&delivery, route), lost)
         };
-        self.effect().await;
+        self.written().await;
         self.pause(1, 10).await;
         if lost { Err(unavailable("the answer is lost")) } else { Ok(recorded) }
     }
@@ -115,13 +115,17 @@ impl Store for Site {
 
     async fn acquire(&self, group: &GroupName) -> Result<FencingToken, StoreError> {
         self.pause(1, 10).await;
-        let mut state = self.enter().await;
-        if state.faults.strikes(Kind::LoadFails) {
-            return Err(unavailable("not yet"));
-        }
-        state.books.token += 1;
-        let token = state.books.token;
-        state.books.tokens.insert(group.clone(), token);
+        let token = {
+            let mut state = self.enter().await;
+            if state.faults.strikes(Kind::LoadFails) {
+                return Err(unavailable("not yet"));
+            }
+            state.books.token += 1;
+            let token = state.books.token;
+            state.books.tokens.insert(group.clone(), token);
+            token
+        };
+        self.written().await;
         Ok(FencingToken(token))
     }
 
@@ -160,7 +164,7 @@ impl Store for Site {
                 (if lost { Err(unavailable("the answer is lost")) } else { Ok(()) }, stalls)
             }
         };
-        self.effect().await;
+        self.written().await;
         self.pause(1 + stalls, 15 + stalls).await;
         result
     }

@@ -77,8 +77,9 @@ pub struct State {
     start: Instant,
     /// Which life of the manager it is; calls of earlier ones have no effect and no answer.
     pub life: u64,
-    /// Effects and saves so far.
+    /// Effects outside and writes of the store so far, and how many of them are writes.
     pub effects: u64,
+    pub writes: u64,
     /// How far the manager's clock is off, in milliseconds.
     pub skew: i64,
     pub jobs: BTreeMap<u64, Job>,
@@ -182,6 +183,7 @@ impl World {
             start: Instant::now(),
             life: 0,
             effects: 0,
+            writes: 0,
             skew: 0,
             jobs: BTreeMap::new(),
             runners: BTreeMap::new(),
@@ -232,6 +234,12 @@ impl Site {
         if dead {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The store wrote something just now.
+    pub async fn written(&self) {
+        self.world.lock().writes += 1;
+        self.effect().await;
     }
 
     /// Something outside was changed, or saved, just now: the moment at which a process may end.

@@ -67,6 +67,8 @@ pub struct Earth {
     pub panics_once: Mutex<Option<GroupName>>,
     /// GitHub answers nothing that makes sense.
     pub github_is_down: AtomicBool,
+    /// The next records of deliveries fail.
+    pub records_fail: AtomicU64,
     /// Answers to records get lost after they worked.
     pub lose_records: AtomicU64,
     /// Answers to creates get lost after they worked.
@@ -334,6 +336,9 @@ fn instance(runner: &RunnerName) -> Instance {
 #[async_trait]
 impl Store for Earth {
     async fn record(&self, delivery: Arc<Delivery>, route: Route) -> Result<Recorded, StoreError> {
+        if counted(&self.records_fail) {
+            return Err(StoreError::Unavailable("no answer".into()));
+        }
         let mut things = self.things();
         if !things.deliveries.insert(delivery.id.clone()) {
             return Ok(Recorded::Duplicate);

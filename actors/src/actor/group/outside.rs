@@ -5,9 +5,13 @@ use std::sync::Arc;
 use ractor::ActorRef;
 
 use super::{GroupMsg, State};
-use crate::id::JobId;
+use crate::actor::effect::World;
+use crate::actor::runner::SAVE_RETRY;
+use crate::id::{GroupName, JobId};
+use crate::machine::found;
 use crate::machine::group::Note;
-use crate::model::delivery::{JobEvent, RepositoryRef};
+use crate::model::delivery::{Delivery, JobEvent, RepositoryRef};
+use crate::port::store::Route;
 use crate::port::{GitHubError, Observation};
 
 impl State {
@@ -39,11 +43,29 @@ impl State {
         self.carry_out(myself, effects).await;
     }
 
+    /// Asks what became of a job. An answer that concerns a runner of another group is recorded for both before this one
+    /// acts on it: it asks no more once the job is over.
     pub(super) fn verify(&self, myself: &ActorRef<GroupMsg>, job: JobId, repository: RepositoryRef) {
         let (interpreter, actor) = (Arc::clone(&self.interpreter), myself.clone());
+        let (directory, group) = (self.args.directory.clone(), self.name().clone());
+        let known = self.running.as_ref().and_then(|running| running.group.job(job)).cloned();
         self.task(async move {
+            let world = interpreter.world();
             let answer = interpreter.verify(job, repository).await;
+            let event = answer.as_ref().ok().zip(known);
+            let news = event.and_then(|(event, known)| found::for_runner(event.as_ref(), &known, world.clock.now()));
+            let owner = news.as_ref().and_then(|news| directory.owner_of(&news.event.runner.as_ref()?.name));
+            let mut others = None;
+            if let (Some(news), Some(owner)) = (news, owner.filter(|owner| *owner != group)) {
+                let record = record(world, Arc::new(news), &group, &owner);
+                if world.stopping.run_until_cancelled(record).await.is_none() {
+                    // Whoever runs the group next asks again.
+                    return;
+                }
+                others = Some(owner);
+            }
             let _ = actor.cast(GroupMsg::Verified(job, answer));
+            others.iter().chain([&group]).for_each(|group| directory.poke(group));
         });
     }
 
@@ -81,6 +103,18 @@ impl State {
             }
         };
         self.args.world.observer.observe(&observation);
+    }
+}
+
+/// Records for both groups what was found of a job; while the store does not take it, again and again.
+async fn record(world: &World, delivery: Arc<Delivery>, group: &GroupName, runner_group: &GroupName) {
+    let mut failures = 0;
+    loop {
+        let route = Route { group: Some(group.clone()), runner_group: Some(runner_group.clone()), ..Route::default() };
+        let Err(error) = world.store.record(Arc::clone(&delivery), route).await else { return };
+        failures += 1;
+        tracing::error!(%group, job = %delivery.event.job.id, %error, "cannot record what GitHub said of a job, trying again");
+        tokio::time::sleep(SAVE_RETRY.delay(failures, world.clock.entropy())).await;
     }
 }
 

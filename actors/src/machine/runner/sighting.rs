@@ -77,13 +77,14 @@ pub(super) fn sighted(runner: &mut Runner, sighting: Sighting, now: Timestamp) -
         }
         Seen::Absent => {
             runner.missed += 1;
-            if runner.missed >= CONTRADICTIONS {
+            if runner.missed >= CONTRADICTIONS && runner.state != Busy {
                 runner.error = Some("the backend does not list its instance any more".to_owned());
-                // Listings may be late: a busy one is believed only once GitHub lost it too.
-                if runner.state != Busy || !registered {
-                    let parts = Parts { deregister_first: runner.state != Busy, ..Parts::BOTH };
-                    return remove(runner, DeleteReason::InstanceGone, parts, now);
-                }
+                let parts = Parts { deregister_first: true, ..Parts::BOTH };
+                return remove(runner, DeleteReason::InstanceGone, parts, now);
+            }
+            // Backends list late, and GitHub's pages shift while they are read: a busy one is asked for by its name.
+            if runner.missed >= CONTRADICTIONS && !registered {
+                return vec![Effect::LookUpRegistration];
             }
             return vec![];
         }

@@ -261,6 +261,20 @@ fn a_busy_runner_that_github_forgot_is_done_once_github_confirms_it() {
 }
 
 #[test]
+fn a_busy_runner_that_no_listing_shows_goes_only_once_github_does_not_know_it() {
+    let missed = |at| Event::Sighted(Sighting { at: t(at), registration: Seen::Absent, instance: Seen::Absent });
+    let (busy, _) = after(vec![Event::Start, registered(), created(), Event::JobStarted(JobId(1))]);
+    let (once, effects) = step(busy, missed(100), t(100));
+    assert!(effects.is_empty());
+    // Pages shift while they are read, and backends list late: both may miss a runner that works.
+    let (twice, effects) = step(once, missed(160), t(160));
+    assert_eq!(twice.state, Busy);
+    assert!(matches!(effects[..], [Effect::LookUpRegistration]));
+    assert_eq!(step(twice.clone(), online(true), t(161)).0.state, Busy);
+    assert_eq!(step(twice, Event::RegistrationLookedUp(Ok(None)), t(161)).0.state, Deleting);
+}
+
+#[test]
 fn an_idle_runner_that_github_cannot_reach_or_find_gives_its_place_away() {
     let idle = || after(vec![Event::Start, registered(), created(), online(false)]).0;
     for registration in [Seen::Present(remote(false, false)), Seen::Absent] {
