@@ -39,6 +39,9 @@ fn check(scenario: Scenario) -> director::Outcome {
         println!("{}", outcome.lines.join("\n"));
     }
     if std::env::var_os("SIMULATE_QUICK").is_some() {
+        if std::env::var_os("SIMULATE_TRACE").is_some() {
+            println!("{:#?}\n{}", scenario, outcome.lines.join("\n"));
+        }
         println!("QUICK seed {} replicas {}: {:.300}", scenario.seed, scenario.replicas, outcome.violations[0]);
         return outcome;
     }

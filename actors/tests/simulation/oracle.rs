@@ -34,6 +34,8 @@ pub struct Oracle {
     pub calls: BTreeMap<&'static str, u64>,
     /// Jobs of which something was told that the store lost later.
     forgot: BTreeSet<JobId>,
+    /// How many runners the store has lost.
+    lost_runners: u64,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +48,8 @@ struct Told {
 
 impl Oracle {
     /// The store has lost all: what was told counts no more, and who knew it may be gone.
-    pub fn forget(&mut self) {
+    pub fn forget(&mut self, runners: usize) {
+        self.lost_runners += runners as u64;
         self.forgot.extend(self.told.keys().copied());
         self.told.clear();
         self.finals.clear();
@@ -303,7 +306,7 @@ impl State {
         let calls = |what: &str| self.oracle.calls.get(what).copied().unwrap_or_default();
         let (minutes, groups) = (self.elapsed() / 60_000 + 1, self.scenario.groups.len() as u64);
         let lives = self.life + 1;
-        let runners = self.books.runners.len() as u64;
+        let runners = self.books.runners.len() as u64 + self.oracle.lost_runners;
         let bounds = [
             ("list_runners", groups * (minutes * 3 / 2 + 10 * lives)),
             ("ensure_runner_group", groups * (minutes * 3 / 2 + 10 * lives) + calls("generate_jit_config")),

@@ -379,8 +379,8 @@ impl State {
         self.members.emptied_at = Some(at);
         self.members.alive.clear();
         self.members.owners.clear();
+        self.oracle.forget(self.books.runners.len());
         self.books.empty();
-        self.oracle.forget();
         self.leases.emptied(at);
     }
 

@@ -105,7 +105,8 @@ impl Scenario {
         // Some runs are calm, some have one kind of fault, most have many.
         let density = chance.pick(&[0, 100, 300, 300, 500, 500, 700]);
         let intensity = chance.pick(&[1, 1, 2, 3]);
-        let mut kinds: BTreeSet<Kind> = Kind::ALL[..FIRST_KINDS].iter().copied().filter(|_| chance.per_mille(density)).collect();
+        let mut kinds: BTreeSet<Kind> =
+            Kind::ALL[..FIRST_KINDS].iter().copied().filter(|_| chance.per_mille(density)).collect();
         // Mostly GitHub can be asked what became of jobs.
         if !chance.per_mille(300) {
             kinds.remove(&Kind::RecordsDown);

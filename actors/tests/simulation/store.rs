@@ -167,6 +167,10 @@ impl Store for Site {
             let mut state = self.books().await?;
             let stalls = state.faults.strikes(Kind::StoreStalls);
             let stalls = if stalls { state.faults.between(Kind::StoreStalls, 1_000, 40_000) } else { 0 };
+            if stalls > 0 {
+                let at = state.elapsed();
+                state.leases.disturbed(self.life, at, at + stalls);
+            }
             let newest = state.books.tokens.get(group).copied();
             if newest != Some(token.0) {
                 // Who was acknowledged this token and finds none, or an older one, knows that the store lost it.
