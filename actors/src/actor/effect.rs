@@ -70,11 +70,19 @@ impl World {
         Self { github: Arc::clone(listings.github()), listings, ..self }
     }
 
-    /// A task that a graceful stop waits for, and that ends with `ended` wherever it is.
-    pub(crate) fn spawn(&self, ended: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    /// A task that a graceful stop waits for, and that ends with `ended` wherever it is. Somebody counts on its result: when
+    /// it panics, `failed` tells them.
+    pub(crate) fn spawn(
+        &self,
+        ended: &CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+        failed: impl FnOnce() + Send + 'static,
+    ) {
         let ended = ended.clone();
         self.tasks.spawn(async move {
-            ended.run_until_cancelled(task).await;
+            if let Some(Err(_)) = ended.run_until_cancelled(AssertUnwindSafe(task).catch_unwind()).await {
+                failed();
+            }
         });
     }
 }

@@ -38,6 +38,9 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(20);
 /// Why a group's actor ended that may not act any more: the store knows a newer owner.
 pub(crate) const LOST: &str = "another process owns the group";
 
+/// Why an actor fails when what it waited for panicked: a call to the store, or an observation.
+pub(crate) const PANICKED: &str = "a call of it panicked";
+
 pub(crate) struct GroupActor;
 
 /// Everything a group needs to run, and to be started again.
@@ -80,10 +83,13 @@ pub(crate) enum GroupMsg {
     /// Answers once every message before it is handled, here and by the runners.
     Barrier(RpcReplyPort<()>),
     Tick,
+    /// A task whose result is waited for panicked: the actor fails, and begins anew.
+    Panicked,
 }
 
 pub(crate) struct State {
     args: Args,
+    myself: ActorRef<GroupMsg>,
     interpreter: Arc<Interpreter>,
     load_failures: u32,
     running: Option<Running>,
@@ -130,7 +136,7 @@ impl Actor for GroupActor {
             args.world.clone(),
             ended.clone(),
         ));
-        Ok(State { args, interpreter, load_failures: 0, running: None, ended: ended.drop_guard() })
+        Ok(State { args, myself, interpreter, load_failures: 0, running: None, ended: ended.drop_guard() })
     }
 
     async fn handle(
@@ -171,6 +177,7 @@ impl Actor for GroupActor {
             GroupMsg::Acquired(result) => state.acquired(&myself, result),
             GroupMsg::Barrier(reply) => state.barrier(reply),
             GroupMsg::Tick => state.tick(&myself).await,
+            GroupMsg::Panicked => return Err(PANICKED.into()),
         }
         Ok(())
     }
@@ -212,9 +219,10 @@ impl State {
         self.args.world.clock.now()
     }
 
-    /// A task that ends with this actor.
+    /// A task that ends with this actor, and whose panic is this actor's.
     fn task(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.args.world.spawn(self.interpreter.ended(), task);
+        let actor = self.myself.clone();
+        self.args.world.spawn(self.interpreter.ended(), task, move || drop(actor.cast(GroupMsg::Panicked)));
     }
 
     fn barrier(&self, reply: RpcReplyPort<()>) {

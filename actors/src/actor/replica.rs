@@ -92,6 +92,8 @@ enum Phase {
     Runs,
     /// It runs, and is being claimed again.
     Confirming,
+    /// It runs, and claiming it again did not come to its end: its lease is not renewed before it does.
+    Unconfirmed,
     /// It is being ended.
     Ending,
     /// It is being ended since it should be another's.
@@ -130,7 +132,8 @@ impl Actor for ReplicaActor {
 
     async fn pre_start(&self, myself: ActorRef<Msg>, mut args: Args) -> Result<State, ActorProcessingErr> {
         let since = Instant::now();
-        let share = |lease| Share { phase: Phase::Runs, lease, since };
+        // Whether one was being claimed again is not known any more.
+        let share = |lease| Share { phase: Phase::Unconfirmed, lease, since };
         let state = State {
             shares: args.running.drain(..).map(|(group, lease)| (group, share(lease))).collect(),
             args,
@@ -168,7 +171,7 @@ impl Actor for ReplicaActor {
             Msg::Lost(group) => {
                 let phase = state.shares.get(&group).map(|share| share.phase);
                 // Whatever is being ended is given up in its turn.
-                if matches!(phase, Some(Phase::Runs | Phase::Confirming)) {
+                if matches!(phase, Some(Phase::Runs | Phase::Confirming | Phase::Unconfirmed)) {
                     state.gone(&myself, &group);
                 }
             }
@@ -295,15 +298,18 @@ impl State {
     /// leases cannot have run out since the beat before.
     fn follow(&mut self, myself: &ActorRef<Msg>, began: Instant, roster: &Roster, steady: bool) {
         let me = self.args.replicas.me().clone();
-        let (mut lost, mut ownerless) = (vec![], vec![]);
+        let (mut lost, mut ownerless, mut unconfirmed) = (vec![], vec![], vec![]);
         for (group, share) in self.shares.iter().filter(|(_, share)| share.since < began) {
             match (share.phase, roster.owners.get(group)) {
                 (Phase::Runs | Phase::HandingOver, Some(owner)) if *owner == me => share.lease.renew(began),
-                (Phase::Runs | Phase::Confirming | Phase::HandingOver, Some(owner)) if *owner != me => {
+                (Phase::Runs | Phase::Confirming | Phase::Unconfirmed | Phase::HandingOver, Some(owner))
+                    if *owner != me =>
+                {
                     tracing::error!(%group, %owner, "another replica has taken the group: stopping to act for it");
                     lost.push(group.clone());
                 }
                 (Phase::Runs, None) => ownerless.push(group.clone()),
+                (Phase::Unconfirmed, _) => unconfirmed.push(group.clone()),
                 _ => {}
             }
         }
@@ -314,6 +320,9 @@ impl State {
         self.note_free(roster, forgotten);
         for group in ownerless {
             tracing::warn!(%group, "nobody owns the group any more: claiming it again");
+            self.confirm(myself, group);
+        }
+        for group in unconfirmed {
             self.confirm(myself, group);
         }
         self.args.directory.seen(roster, &me, |group| self.shares.contains_key(group));
@@ -449,8 +458,8 @@ impl State {
                 tracing::error!(%group, "another replica has taken the group: stopping to act for it");
                 self.end(myself, group, Phase::Ending, Duration::ZERO);
             }
-            // Its lease is not valid: it waits for the next roster.
-            Err(_) => share.phase = Phase::Runs,
+            // With the next roster again. It may be this replica's already, and is not confirmed all the same.
+            Err(_) => share.phase = Phase::Unconfirmed,
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
 use crate::actor::effect::Interpreter;
-use crate::actor::group::GroupMsg;
+use crate::actor::group::{GroupMsg, PANICKED};
 use crate::id::FencingToken;
 use crate::machine::backoff;
 use crate::machine::runner::{Effect, Event, step, still_wanted, wake_at};
@@ -44,6 +44,8 @@ pub(crate) enum Msg {
     /// Answers once every message before it is handled.
     Barrier(RpcReplyPort<()>),
     Done(Discriminant<Effect>, Option<Event>),
+    /// A task whose result is waited for panicked: the actor fails, and begins anew.
+    Panicked,
 }
 
 pub(crate) struct State {
@@ -106,6 +108,7 @@ impl Actor for RunnerActor {
                 state.saving = false;
                 state.flush(&myself);
             }
+            Msg::Panicked => return Err(PANICKED.into()),
         }
         Ok(())
     }
@@ -154,11 +157,12 @@ impl State {
         let world = self.args.interpreter.world().clone();
         let interpreter = &self.args.interpreter;
         let (runner, token, actor) = (Arc::clone(&self.runner), interpreter.token(), myself.clone());
-        interpreter.world().spawn(interpreter.ended(), async move {
+        let save = async move {
             let changes = Changes { runners: vec![Arc::clone(&runner)], ..Changes::default() };
             let result = world.store.save(&runner.group, token, changes).await;
             let _ = actor.cast(Msg::Saved(runner, token, result));
-        });
+        };
+        interpreter.world().spawn(interpreter.ended(), save, panicked(myself));
     }
 
     fn saved(
@@ -189,10 +193,11 @@ impl State {
                 let wait = SAVE_RETRY.delay(self.save_failures, world.clock.entropy());
                 let actor = myself.clone();
                 // Among the tasks, so that a shutdown waits for what is not saved yet.
-                world.spawn(self.args.interpreter.ended(), async move {
+                let again = async move {
                     tokio::time::sleep(wait).await;
                     let _ = actor.cast(Msg::SaveAgain);
-                });
+                };
+                world.spawn(self.args.interpreter.ended(), again, panicked(myself));
             }
         }
     }
@@ -206,12 +211,11 @@ impl State {
         }
         let (interpreter, runner, actor) =
             (Arc::clone(&self.args.interpreter), Arc::clone(&self.runner), myself.clone());
-        let ended = self.calls.token().clone();
-        world.tasks.spawn(async move {
-            if let Some(event) = ended.run_until_cancelled(interpreter.perform(&runner, effect)).await {
-                let _ = actor.cast(Msg::Done(kind, event));
-            }
-        });
+        let call = async move {
+            let event = interpreter.perform(&runner, effect).await;
+            let _ = actor.cast(Msg::Done(kind, event));
+        };
+        world.spawn(self.calls.token(), call, panicked(myself));
     }
 
     /// One timer, for the next deadline of the machine.
@@ -242,6 +246,12 @@ impl State {
             }));
         }
     }
+}
+
+/// Tells the actor that a task of it panicked.
+fn panicked(actor: &ActorRef<Msg>) -> impl FnOnce() + Send + 'static {
+    let actor = actor.clone();
+    move || drop(actor.cast(Msg::Panicked))
 }
 
 /// How long from `now` to `due`, at least a millisecond so that rounding never spins.

@@ -48,6 +48,19 @@ impl State {
     }
 }
 
+/// A create that is out. When it is given up before it had its effect, because its group ended or the lease of that, what
+/// is on its way arrives within the two seconds that the next owner waits for it, as with a process that ends.
+struct Out<'a>(&'a Site, &'a str);
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.world.lock();
+        if state.scenario.is_wide() && state.lives.contains(&self.0.life) {
+            state.abandoned(self.1);
+        }
+    }
+}
+
 #[async_trait]
 impl Backend for Place {
     fn name(&self) -> &'static str {
@@ -56,13 +69,15 @@ impl Backend for Place {
 
     async fn create(&self, spec: InstanceSpec) -> Result<Instance, BackendError> {
         let name = spec.runner.to_string();
+        self.site.panics(Kind::BackendPanics);
         let hangs = {
             let mut state = self.site.enter().await;
-            state.check_create(&name, &self.name);
+            state.check_create(&name, &self.name, self.site.life);
+            state.check_owner(&name, self.site.life, "an instance is asked for");
             if let Some(error) = state.makes_nothing(&self.name) {
                 state.note(format_args!("no instance {name} at {}: {error}", self.name));
                 if let BackendError::Throttled { retry_after: Some(wait), .. } = error {
-                    state.throttled(&name, &self.name, wait);
+                    state.throttled(&name, &self.name, wait, self.site.life);
                 }
                 return Err(error);
             }
@@ -75,14 +90,17 @@ impl Backend for Place {
             };
             let due = state.elapsed() + wait;
             state.creating.insert(name.clone(), (due, spec.owner, self.name.clone()));
+            state.makers.insert(name.clone(), self.site.me.slot);
             state.after(wait, What::Appears(name.clone()));
             state.check_max(&name);
             if hangs { None } else { Some(wait) }
         };
+        let _out = Out(&self.site, &name);
         let Some(wait) = hangs else { return std::future::pending().await };
         tokio::time::sleep(Duration::from_millis(wait)).await;
         self.site.enter().await.appear(&name);
         self.site.effect().await;
+        self.site.panics(Kind::BackendPanics);
         self.site.pause(5, 500).await;
         let lost = {
             let mut state = self.site.enter().await;
@@ -99,9 +117,11 @@ impl Backend for Place {
     async fn delete(&self, runner: &RunnerName) -> Result<(), BackendError> {
         let name = runner.as_str();
         self.site.pause(10, 1_500).await;
+        self.site.panics(Kind::BackendPanics);
         {
             let mut state = self.site.enter().await;
             state.check_delete(name);
+            state.check_owner(name, self.site.life, "an instance is deleted");
             if state.faults.strikes(Kind::DeleteFails) {
                 return Err(match state.faults.between(Kind::DeleteFails, 0, 2) {
                     0 => BackendError::Unavailable("502".into()),
@@ -127,6 +147,7 @@ impl Backend for Place {
 
     async fn get(&self, runner: &RunnerName) -> Result<Option<Instance>, BackendError> {
         self.site.pause(5, 300).await;
+        self.site.panics(Kind::BackendPanics);
         let mut state = self.site.enter().await;
         if state.faults.strikes(Kind::ListFails) {
             return Err(BackendError::Unavailable("503".into()));
@@ -137,6 +158,7 @@ impl Backend for Place {
 
     async fn list(&self, owner: &Owner) -> Result<Vec<Instance>, BackendError> {
         self.site.pause(5, 600).await;
+        self.site.panics(Kind::BackendPanics);
         let all = {
             let mut state = self.site.enter().await;
             state.oracle.count("list");

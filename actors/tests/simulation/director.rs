@@ -2,6 +2,7 @@
 //! wrong.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,15 @@ use actors::actor::supervisor::{GroupSpec, System, SystemSpec};
 use actors::id::*;
 use actors::model::delivery::Delivery;
 use actors::model::job::JobStatus;
-use actors::port::Backend;
 use actors::port::github::RepositoryName;
+use actors::port::{Backend, Replicas};
+use futures_util::FutureExt;
 use tokio::time::{Instant, sleep_until};
 
 use super::backend::Place;
 use super::chance::Chance;
 use super::jobs;
+use super::replicas::{self, named};
 use super::scenario::{Kind, Scenario, Twist};
 use super::world::{MANAGER, Site, State, What, World, foreign};
 
@@ -61,12 +64,9 @@ struct Manager {
     front: Front,
 }
 
-async fn start(world: &Arc<World>) -> Manager {
-    let (life, scenario) = {
-        let state = world.lock();
-        (state.life, state.scenario.clone())
-    };
-    let site = Arc::new(Site { world: world.clone(), life });
+async fn start(world: &Arc<World>, slot: usize) -> Manager {
+    let site = Arc::new(Site::begin(world, slot));
+    let scenario = world.lock().scenario.clone();
     let outside = Outside {
         github: site.clone(),
         records: site.clone(),
@@ -78,7 +78,7 @@ async fn start(world: &Arc<World>) -> Manager {
         stopping: Default::default(),
         lease: Default::default(),
     };
-    let groups: Vec<_> = scenario.groups.into_iter().map(Arc::new).collect();
+    let groups: Vec<_> = scenario.groups.iter().cloned().map(Arc::new).collect();
     let directory = Directory::new(groups.clone());
     let front =
         Front { directory: directory.clone(), store: site.clone(), clock: site.clone(), observer: site.clone() };
@@ -101,7 +101,7 @@ async fn start(world: &Arc<World>) -> Manager {
         directory,
         groups: groups.collect(),
         services: vec![reconciler],
-        replicas: None,
+        replicas: scenario.is_shared().then(|| site as Arc<dyn Replicas>),
     };
     Manager { system: System::start(spec).await.unwrap(), front }
 }
@@ -113,7 +113,7 @@ fn plan(state: &mut State) {
     if state.scenario.twist == Some(Twist::FirstIsFull) {
         state.full.insert("near".to_owned(), healed_at);
     }
-    for (kind, what) in [(Kind::Crash, What::Crash), (Kind::Stop, What::Stop), (Kind::ClockJumps, What::Jump)] {
+    for (kind, what) in [(Kind::Crash, What::Crash(0)), (Kind::Stop, What::Stop(0)), (Kind::ClockJumps, What::Jump)] {
         for _ in 0..6 {
             let at = chance.below(healed_at);
             if state.faults.strikes(kind) {
@@ -126,11 +126,12 @@ fn plan(state: &mut State) {
         state.after(at, What::Outage);
     }
     state.after(healed_at, What::Heal);
+    replicas::plan(state);
 }
 
 struct Director {
     world: Arc<World>,
-    manager: Option<Manager>,
+    managers: Vec<Option<Manager>>,
     /// Since when all jobs are over; looks in a row at which all was well.
     quiet: Option<u64>,
     calm: u64,
@@ -146,9 +147,12 @@ async fn direct(scenario: &Scenario, keep: usize) -> Outcome {
         jobs::plan(&mut state);
         plan(&mut state);
     }
-    let manager = Some(start(&world).await);
+    let mut managers = vec![];
+    for slot in 0..scenario.managers() {
+        managers.push(Some(start(&world, slot).await));
+    }
     let mut director =
-        Director { world: world.clone(), manager, quiet: None, calm: 0, done: false, deadline: u64::MAX };
+        Director { world: world.clone(), managers, quiet: None, calm: 0, done: false, deadline: u64::MAX };
     let wake = world.lock().wake.clone();
     while !director.done {
         let (due, next) = {
@@ -186,46 +190,49 @@ impl Director {
     async fn happens(&mut self, what: What) {
         let world = self.world.clone();
         match what {
-            What::Killed => {
-                if let Some(manager) = self.manager.take() {
+            What::Killed(slot) => {
+                if let Some(manager) = self.managers[slot].take() {
                     manager.system.kill().await;
                     let mut state = world.lock();
                     let wait = state.chance.between(100, 120_000);
-                    state.after(wait, What::Start);
+                    state.after(wait, What::Start(slot));
                 }
             }
-            What::Stop => {
-                if let Some(manager) = self.manager.take() {
-                    world.lock().note("the manager is stopped");
+            What::Stop(slot) => {
+                if let Some(manager) = self.managers[slot].take() {
+                    world.lock().stops(slot);
                     tokio::spawn(async move {
                         manager.system.stop(Duration::from_secs(30)).await;
                         let mut state = world.lock();
-                        state.life += 1;
+                        state.ends(slot);
                         let wait = state.chance.between(100, 60_000);
-                        state.after(wait, What::Start);
+                        state.after(wait, What::Start(slot));
                     });
                 }
             }
-            What::Start => {
-                world.lock().note("the manager starts");
-                self.manager = Some(start(&world).await);
+            What::Start(slot) => {
+                self.managers[slot] = Some(start(&world, slot).await);
             }
             What::Deliver(guid) => self.deliver(guid),
             What::Look => self.look(),
-            What::Crash => {
+            What::Crash(slot) => {
                 let mut state = world.lock();
-                if self.manager.is_some() && !state.faults.healed {
-                    state.note("the process is killed");
-                    state.die();
+                if self.managers[slot].is_some() && !state.faults.healed {
+                    state.note(format_args!("the process{} is killed", named(slot)));
+                    state.die(slot);
                 }
             }
+            What::Empty => world.lock().empty(self.managers.iter().any(Option::is_some)),
             other => world.lock().happens(other),
         }
     }
 
     fn deliver(&self, guid: String) {
         let mut state = self.world.lock();
-        let (Some(manager), Some(event)) = (&self.manager, state.posts.get(&guid).cloned()) else {
+        let living: Vec<&Manager> = self.managers.iter().flatten().collect();
+        // The balance in front of them knows who lives.
+        let pick = if living.len() > 1 { state.balance.below(living.len() as u64) as usize } else { 0 };
+        let (Some(manager), Some(event)) = (living.get(pick), state.posts.get(&guid).cloned()) else {
             return state.attempted(&guid, false);
         };
         let id = DeliveryId::new(&guid).unwrap();
@@ -233,10 +240,11 @@ impl Director {
         let (front, world) = (manager.front.clone(), self.world.clone());
         tokio::spawn(async move {
             // GitHub waits for ten seconds.
-            let answer = tokio::time::timeout(Duration::from_secs(10), front.accept(delivery)).await;
-            let delivered = matches!(answer, Ok(Ok(_)));
+            let accept = AssertUnwindSafe(front.accept(delivery)).catch_unwind();
+            let answer = tokio::time::timeout(Duration::from_secs(10), accept).await;
+            let delivered = matches!(answer, Ok(Ok(Ok(_))));
             let mut state = world.lock();
-            if delivered && !state.books.has(&guid) {
+            if delivered && !state.books.has(&guid) && !state.members.just_emptied(state.elapsed()) {
                 state.violated(format!("promise 2: {guid} is acknowledged and not recorded"));
             }
             state.attempted(&guid, delivered);
@@ -301,9 +309,21 @@ impl State {
             What::Heal => {
                 self.faults.healed = true;
                 self.note("faults heal");
+                self.all_recover();
                 self.after(MINUTE, What::Look);
             }
-            What::Crash | What::Killed | What::Stop | What::Start | What::Deliver(_) | What::Look => {}
+            What::Sleeps(slot) => self.sleeps(slot),
+            What::CutOff(slot) => self.cut_off(slot),
+            What::Silent(slot) => self.silent(slot),
+            What::Recovers(slot) => self.recovers(slot),
+            What::Watch => self.watch(),
+            What::Crash(_)
+            | What::Killed(_)
+            | What::Stop(_)
+            | What::Start(_)
+            | What::Empty
+            | What::Deliver(_)
+            | What::Look => {}
         }
     }
 

@@ -86,6 +86,7 @@ impl Site {
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
         self.pause(20, 300).await;
+        self.panics(Kind::GitHubPanics);
     }
 }
 
@@ -133,6 +134,7 @@ impl GitHub for Site {
             let id = RunnerId(state.next_id);
             state.note(format_args!("{name} is registered"));
             state.check_registration(request);
+            state.check_owner(&name, self.life, "a runner is registered");
             state.runners.insert(name.clone(), Remote::new(id, &name, request.labels.clone()));
             (id, lost)
         };
@@ -195,6 +197,7 @@ impl GitHub for Site {
                 return Ok(Deregistered::Absent);
             };
             state.check_deregister(&name);
+            state.check_owner(&name, self.life, "a registration is removed");
             let truly = state.runners[&name].job.is_some();
             let lets_go = !state.looks_busy(&name);
             if truly && !lets_go {

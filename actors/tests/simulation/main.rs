@@ -11,7 +11,10 @@ mod crash;
 mod director;
 mod github;
 mod jobs;
+mod leases;
 mod oracle;
+mod panics;
+mod replicas;
 mod scenario;
 mod shrink;
 mod store;
@@ -27,8 +30,7 @@ use shrink::{report, shrink};
 const FEW_JOBS: usize = 40;
 
 /// Fails with a small scenario when this seed's run breaks a promise.
-fn check(seed: u64, jobs: usize) -> director::Outcome {
-    let scenario = Scenario::of(seed, jobs);
+fn check(scenario: Scenario) -> director::Outcome {
     let outcome = run(&scenario);
     if outcome.violations.is_empty() {
         return outcome;
@@ -36,10 +38,22 @@ fn check(seed: u64, jobs: usize) -> director::Outcome {
     if std::env::var_os("SIMULATE_TRACE").is_some() {
         println!("{}", outcome.lines.join("\n"));
     }
+    if std::env::var_os("SIMULATE_QUICK").is_some() {
+        if std::env::var_os("SIMULATE_TRACE").is_some() {
+            println!("{:#?}\n{}", scenario, outcome.lines.join("\n"));
+        }
+        println!("QUICK seed {} replicas {}: {:.300}", scenario.seed, scenario.replicas, outcome.violations[0]);
+        return outcome;
+    }
     let told = outcome.violations.clone();
     let small = shrink(scenario.clone(), outcome);
     let text = report(&scenario, &director::Outcome { violations: told, ..run(&scenario) }, &small);
     panic!("{text}");
+}
+
+/// What a seed makes for sweeps: with several managers and all kinds of faults, unless `SIMULATE_ALONE` is set.
+fn scenario(seed: u64, jobs: usize) -> Scenario {
+    if std::env::var_os("SIMULATE_ALONE").is_some() { Scenario::of(seed, jobs) } else { Scenario::wide(seed, jobs) }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -63,7 +77,7 @@ fn the_same_seed_gives_the_same_transcript() {
 fn seeds_that_once_failed_pass() {
     for line in include_str!("seeds.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let mut words = line.split_whitespace().map(|word| word.parse::<u64>().unwrap());
-        check(words.next().unwrap(), words.next().unwrap() as usize);
+        check(Scenario::of(words.next().unwrap(), words.next().unwrap() as usize));
     }
 }
 
@@ -125,7 +139,7 @@ fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize, thr
             if over || failures.lock().unwrap().len() >= 5 {
                 return;
             }
-            match std::panic::catch_unwind(|| check(seed, jobs)) {
+            match std::panic::catch_unwind(|| check(scenario(seed, jobs))) {
                 Ok(outcome) => {
                     for (kind, times) in outcome.struck {
                         *struck.lock().unwrap().entry(kind).or_insert(0) += times;

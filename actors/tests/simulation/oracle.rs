@@ -32,6 +32,10 @@ pub struct Oracle {
     /// Backends that asked to wait: since when, and until when.
     throttled: BTreeMap<(GroupName, String), (u64, u64, u64)>,
     pub calls: BTreeMap<&'static str, u64>,
+    /// Jobs of which something was told that the store lost later.
+    forgot: BTreeSet<JobId>,
+    /// How many runners the store has lost.
+    lost_runners: u64,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +47,15 @@ struct Told {
 }
 
 impl Oracle {
+    /// The store has lost all: what was told counts no more, and who knew it may be gone.
+    pub fn forget(&mut self, runners: usize) {
+        self.lost_runners += runners as u64;
+        self.forgot.extend(self.told.keys().copied());
+        self.told.clear();
+        self.finals.clear();
+        self.heard.clear();
+    }
+
     pub fn count(&mut self, call: &'static str) {
         *self.calls.entry(call).or_default() += 1;
     }
@@ -175,14 +188,14 @@ impl State {
     }
 
     /// Promise 12: whoever asked for a pause gets it.
-    pub fn throttled(&mut self, name: &str, place: &str, wait: Duration) {
+    pub fn throttled(&mut self, name: &str, place: &str, wait: Duration, life: u64) {
         let Some(group) = self.group_of(name).map(|group| group.name.clone()) else { return };
         let at = self.elapsed();
         let until = at + u64::try_from(wait.as_millis()).unwrap();
-        self.oracle.throttled.insert((group, place.to_owned()), (self.life, at, until));
+        self.oracle.throttled.insert((group, place.to_owned()), (life, at, until));
     }
 
-    pub fn check_create(&mut self, name: &str, place: &str) {
+    pub fn check_create(&mut self, name: &str, place: &str, by: u64) {
         self.oracle.count("create");
         // What the manager cannot remember, or learns late, it cannot obey.
         let excused = [Kind::SaveFails, Kind::SaveLost, Kind::StoreStalls, Kind::ClockJumps, Kind::InboxFails];
@@ -192,7 +205,7 @@ impl State {
         let Some(group) = self.group_of(name).map(|group| group.name.clone()) else { return };
         let at = self.elapsed();
         if let Some((life, since, until)) = self.oracle.throttled.get(&(group.clone(), place.to_owned()))
-            && *life == self.life
+            && *life == by
             && since + HEARD < at
             && at + 100 < *until
         {
@@ -219,6 +232,10 @@ impl State {
             let known = saved.map(|saved| saved.status);
             let told = self.as_told(JobId(job.id));
             if self.scenario.has(Kind::RecordsDown) || !self.is_eligible(job) {
+                // Some of it may be known from before the store lost it all.
+                if self.oracle.forgot.contains(&JobId(job.id)) {
+                    continue;
+                }
                 if known != told {
                     wrong.push(format!("job {} is {known:?}, its deliveries say {told:?}", job.id));
                 }
@@ -283,7 +300,7 @@ impl State {
         let calls = |what: &str| self.oracle.calls.get(what).copied().unwrap_or_default();
         let (minutes, groups) = (self.elapsed() / 60_000 + 1, self.scenario.groups.len() as u64);
         let lives = self.life + 1;
-        let runners = self.books.runners.len() as u64;
+        let runners = self.books.runners.len() as u64 + self.oracle.lost_runners;
         let bounds = [
             ("list_runners", groups * (minutes * 3 / 2 + 10 * lives)),
             ("ensure_runner_group", groups * (minutes * 3 / 2 + 10 * lives) + calls("generate_jit_config")),

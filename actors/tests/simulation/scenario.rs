@@ -41,7 +41,17 @@ kinds! {
     SaveFails 10, SaveLost 10, StoreStalls 10, RecordLost 20, InboxFails 20, LoadFails 200,
     // The process and its clock.
     Crash 300, Stop 150, ClockJumps 150,
+    // Several managers, one or all of which may be meant.
+    ReplicaCrash 300, ReplicaStop 200, ReplicaSleeps 300, CutOff 200, Silent 200,
+    BeatFails 10, BeatHangs 3, BeatLost 10, ClaimFails 50, ClaimLost 50, NoticeLost 100,
+    // The store forgets all.
+    Emptied 250,
+    // Calls that panic.
+    GitHubPanics 3, BackendPanics 3, StorePanics 2, ObserverPanics 2,
 }
+
+/// How many kinds there were before there were several managers: what the older seeds decide is not to change.
+const FIRST_KINDS: usize = Kind::ReplicaCrash as usize;
 
 /// Minutes into the run: the last job has come; faults have healed.
 const JOBS_UNTIL: u64 = 90;
@@ -74,15 +84,45 @@ pub struct Scenario {
     /// Minutes into the run: faults have healed.
     pub healed_at: u64,
     pub twist: Option<Twist>,
+    /// How many managers share the groups; none: one that shares them with nobody.
+    pub replicas: usize,
 }
 
 impl Scenario {
+    /// A scenario in which there may be several managers, calls panic and the store forgets: one of [`Self::of`], and
+    /// more.
+    pub fn wide(seed: u64, jobs: usize) -> Self {
+        let mut scenario = Self::of(seed, jobs);
+        let mut chance = Chance::new(seed, 6);
+        scenario.replicas = chance.pick(&[0, 0, 0, 0, 0, 1, 2, 2, 2, 3]);
+        let density = chance.pick(&[0, 100, 300, 500]);
+        let more = Kind::ALL[FIRST_KINDS..].iter().copied().filter(|_| chance.per_mille(density));
+        scenario.kinds.extend(more.collect::<Vec<_>>());
+        scenario
+    }
+
+    /// How many managers there are.
+    pub fn managers(&self) -> usize {
+        self.replicas.max(1)
+    }
+
+    /// Whether they share the groups, by leases.
+    pub fn is_shared(&self) -> bool {
+        self.replicas > 0
+    }
+
+    /// Whether it has more than one manager to itself.
+    pub fn is_wide(&self) -> bool {
+        self.is_shared() || self.kinds.iter().any(|kind| *kind as usize >= FIRST_KINDS)
+    }
+
     pub fn of(seed: u64, jobs: usize) -> Self {
         let mut chance = Chance::new(seed, 1);
         // Some runs are calm, some have one kind of fault, most have many.
         let density = chance.pick(&[0, 100, 300, 300, 500, 500, 700]);
         let intensity = chance.pick(&[1, 1, 2, 3]);
-        let mut kinds: BTreeSet<Kind> = Kind::ALL.iter().copied().filter(|_| chance.per_mille(density)).collect();
+        let mut kinds: BTreeSet<Kind> =
+            Kind::ALL[..FIRST_KINDS].iter().copied().filter(|_| chance.per_mille(density)).collect();
         // Mostly GitHub can be asked what became of jobs.
         if !chance.per_mille(300) {
             kinds.remove(&Kind::RecordsDown);
@@ -96,6 +136,7 @@ impl Scenario {
             crash_at: None,
             healed_at: HEALED_AT,
             twist: None,
+            replicas: 0,
         }
     }
 

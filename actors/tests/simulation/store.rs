@@ -35,13 +35,18 @@ impl Books {
         self.deliveries.contains(delivery)
     }
 
+    /// All is lost. What counts is not: it goes by the clock.
+    pub fn empty(&mut self) {
+        *self = Self { token: self.token, ..Self::default() };
+    }
+
     /// Runners that are not final.
     pub fn open_runners(&self) -> impl Iterator<Item = &Arc<Runner>> {
         self.runners.values().filter(|runner| !runner.state.is_final())
     }
 }
 
-fn unavailable(text: &str) -> StoreError {
+pub fn unavailable(text: &str) -> StoreError {
     StoreError::Unavailable(text.to_owned())
 }
 
@@ -70,13 +75,16 @@ impl State {
 impl Store for Site {
     async fn record(&self, delivery: Arc<Delivery>, route: Route) -> Result<Recorded, StoreError> {
         self.pause(1, 10).await;
+        self.panics(Kind::StorePanics);
         let (recorded, lost) = {
-            let mut state = self.enter().await;
+            let mut state = self.books().await?;
             let lost = state.faults.strikes(Kind::RecordLost);
             if lost && state.faults.between(Kind::RecordLost, 0, 1) == 0 {
                 return Err(unavailable("no answer"));
             }
-            (state.record(&delivery, route), lost)
+            let recorded = state.record(&delivery, route);
+            state.poke(&recorded, &self.me.id);
+            (recorded, lost)
         };
         self.written().await;
         self.pause(1, 10).await;
@@ -85,8 +93,9 @@ impl Store for Site {
 
     async fn inbox(&self, group: &GroupName, after: Cursor, limit: usize) -> Result<Vec<InboxEntry>, StoreError> {
         self.pause(1, 10).await;
+        self.panics(Kind::StorePanics);
         let entries = {
-            let mut state = self.enter().await;
+            let mut state = self.books().await?;
             if state.faults.strikes(Kind::InboxFails) {
                 return Err(unavailable("cannot read"));
             }
@@ -116,13 +125,19 @@ impl Store for Site {
     async fn acquire(&self, group: &GroupName) -> Result<FencingToken, StoreError> {
         self.pause(1, 10).await;
         let token = {
-            let mut state = self.enter().await;
+            let mut state = self.books().await?;
             if state.faults.strikes(Kind::LoadFails) {
+                state.disturbed(self.life);
                 return Err(unavailable("not yet"));
+            }
+            if let Some(owner) = state.owner(group).filter(|owner| *owner != self.me.id) {
+                return Err(StoreError::NotOwner { group: group.clone(), owner });
             }
             state.books.token += 1;
             let token = state.books.token;
             state.books.tokens.insert(group.clone(), token);
+            self.me.acquired(group, token);
+            state.acquired(group, self.life, token);
             token
         };
         self.written().await;
@@ -131,8 +146,10 @@ impl Store for Site {
 
     async fn load(&self, group: &GroupName) -> Result<Loaded, StoreError> {
         self.pause(1, 20).await;
-        let mut state = self.enter().await;
+        self.panics(Kind::StorePanics);
+        let mut state = self.books().await?;
         if state.faults.strikes(Kind::LoadFails) {
+            state.disturbed(self.life);
             return Err(unavailable("cannot read"));
         }
         let books = &state.books;
@@ -151,45 +168,56 @@ impl Store for Site {
     async fn save(&self, group: &GroupName, token: FencingToken, changes: Changes) -> Result<(), StoreError> {
         // In the order of the calls, whatever the answers take.
         let (result, stalls) = {
-            let mut state = self.enter().await;
+            let mut state = self.books().await?;
             let stalls = state.faults.strikes(Kind::StoreStalls);
             let stalls = if stalls { state.faults.between(Kind::StoreStalls, 1_000, 40_000) } else { 0 };
-            if state.books.tokens.get(group) != Some(&token.0) {
-                (Err(StoreError::Fenced { group: group.clone(), token }), stalls)
+            if stalls > 0 {
+                let at = state.elapsed();
+                state.leases.disturbed(self.life, at, at + stalls);
+            }
+            let newest = state.books.tokens.get(group).copied();
+            if newest != Some(token.0) {
+                // Who was acknowledged this token and finds none, or an older one, knows that the store lost it.
+                let lost = self.me.has_acquired(group, token) && newest.is_none_or(|newest| newest < token.0);
+                let group = group.clone();
+                let error = if lost { StoreError::Forgotten { group } } else { StoreError::Fenced { group, token } };
+                (Err(error), stalls)
             } else if state.faults.strikes(Kind::SaveFails) {
                 (Err(unavailable("disk full")), stalls)
             } else {
+                state.check_save(group, token, self.life);
                 state.put(group, changes);
                 let lost = state.faults.strikes(Kind::SaveLost);
                 (if lost { Err(unavailable("the answer is lost")) } else { Ok(()) }, stalls)
             }
         };
         self.written().await;
+        self.panics(Kind::StorePanics);
         self.pause(1 + stalls, 15 + stalls).await;
         result
     }
 
     async fn group(&self, group: &GroupName) -> Result<Option<GroupSnapshot>, StoreError> {
-        Ok(self.enter().await.books.groups.get(group).cloned())
+        Ok(self.books().await?.books.groups.get(group).cloned())
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        Ok(self.enter().await.books.jobs.get(&id).map(|job| Job::clone(job)))
+        Ok(self.books().await?.books.jobs.get(&id).map(|job| Job::clone(job)))
     }
 
     async fn jobs(&self, filter: &JobFilter) -> Result<Vec<Job>, StoreError> {
-        let state = self.enter().await;
+        let state = self.books().await?;
         let mut jobs: Vec<&Arc<Job>> = state.books.jobs.values().collect();
         jobs.sort_by_key(|job| std::cmp::Reverse(job.received_at));
         Ok(jobs.into_iter().take(filter.limit).map(|job| Job::clone(job)).collect())
     }
 
     async fn runner(&self, name: &RunnerName) -> Result<Option<Runner>, StoreError> {
-        Ok(self.enter().await.books.runners.get(name).map(|runner| Runner::clone(runner)))
+        Ok(self.books().await?.books.runners.get(name).map(|runner| Runner::clone(runner)))
     }
 
     async fn runners(&self, _: &RunnerFilter) -> Result<Vec<Runner>, StoreError> {
-        Ok(self.enter().await.books.open_runners().map(|runner| Runner::clone(runner)).collect())
+        Ok(self.books().await?.books.open_runners().map(|runner| Runner::clone(runner)).collect())
     }
 
     async fn keep_sealed(&self, _: Sealed) -> Result<(), StoreError> {

@@ -16,7 +16,9 @@ use tokio::time::Instant;
 
 use super::chance::Chance;
 use super::jobs::{Job, Remote};
+use super::leases::Leases;
 use super::oracle::Oracle;
+use super::replicas::{Me, Members};
 use super::scenario::{Faults, Kind, Scenario};
 use super::store::Books;
 
@@ -44,11 +46,21 @@ pub enum What {
     Dies(String),
     /// A create that hangs has its effect.
     Appears(String),
-    Crash,
+    /// Of one of the managers.
+    Crash(usize),
     /// The process has ended.
-    Killed,
-    Stop,
-    Start,
+    Killed(usize),
+    Stop(usize),
+    Start(usize),
+    /// A manager is stopped and goes on later, is cut off from the store, or its beats fail; and that is over.
+    Sleeps(usize),
+    CutOff(usize),
+    Silent(usize),
+    Recovers(usize),
+    /// The store loses all that it has.
+    Empty,
+    /// Whether every group has an owner.
+    Watch,
     /// GitHub refuses everything in one way; a backend has no capacity.
     Outage,
     Jump,
@@ -75,8 +87,13 @@ pub struct State {
     pub wake: Arc<Notify>,
     seq: u64,
     start: Instant,
-    /// Which life of the manager it is; calls of earlier ones have no effect and no answer.
+    /// The last life of a manager that was begun, or is to begin next.
     pub life: u64,
+    /// Which lives they are, by manager; calls of earlier ones have no effect and no answer.
+    pub lives: Vec<u64>,
+    /// The replicas, when there are any.
+    pub members: Members,
+    pub leases: Leases,
     /// Effects outside and writes of the store so far, and how many of them are writes.
     pub effects: u64,
     pub writes: u64,
@@ -87,6 +104,8 @@ pub struct State {
     pub machines: BTreeMap<String, Machine>,
     /// Creates that were asked for and have no effect yet.
     pub creating: BTreeMap<String, (u64, Owner, String)>,
+    /// Which manager asked for them.
+    pub makers: BTreeMap<String, usize>,
     pub posts: BTreeMap<String, JobEvent>,
     pub history: Vec<SentDelivery>,
     pub books: Books,
@@ -95,6 +114,8 @@ pub struct State {
     pub outage: Option<(u64, &'static str)>,
     pub full: BTreeMap<String, u64>,
     pub chance: Chance,
+    /// Decides which manager gets a delivery.
+    pub balance: Chance,
     entropy: Chance,
     pub next_id: u64,
     pub transcript: Transcript,
@@ -181,7 +202,10 @@ impl World {
             wake: Arc::default(),
             seq: 0,
             start: Instant::now(),
-            life: 0,
+            life: scenario.managers() as u64 - 1,
+            lives: (0..scenario.managers() as u64).collect(),
+            members: Members::of(scenario),
+            leases: Leases::default(),
             effects: 0,
             writes: 0,
             skew: 0,
@@ -189,6 +213,7 @@ impl World {
             runners: BTreeMap::new(),
             machines: BTreeMap::new(),
             creating: BTreeMap::new(),
+            makers: BTreeMap::new(),
             posts: BTreeMap::new(),
             history: vec![],
             books: Books::default(),
@@ -196,6 +221,7 @@ impl World {
             outage: None,
             full: BTreeMap::new(),
             chance: Chance::new(scenario.seed, 2),
+            balance: Chance::new(scenario.seed, 7),
             entropy: Chance::new(scenario.seed, 3),
             next_id: 0,
             transcript: Transcript { hash: 0xcbf2_9ce4_8422_2325, count: 0, lines: vec![], keep },
@@ -209,20 +235,18 @@ impl World {
     }
 }
 
-/// The way of one life of the manager to the world.
+/// The way of one life of a manager to the world.
 #[derive(Clone)]
 pub struct Site {
     pub world: Arc<World>,
     pub life: u64,
+    pub me: Arc<Me>,
 }
 
 impl Site {
-    /// The world, unless this life is over: then nobody comes back.
+    /// The world, once this life goes on; if it is over, nobody comes back.
     pub async fn enter(&self) -> MutexGuard<'_, State> {
-        let dead = self.world.lock().life != self.life;
-        if dead {
-            std::future::pending::<()>().await;
-        }
+        self.goes_on().await;
         self.world.lock()
     }
 
@@ -230,10 +254,7 @@ impl Site {
     pub async fn pause(&self, from: u64, to: u64) {
         let wait = self.world.lock().chance.between(from, to);
         tokio::time::sleep(Duration::from_millis(wait)).await;
-        let dead = self.world.lock().life != self.life;
-        if dead {
-            std::future::pending::<()>().await;
-        }
+        self.goes_on().await;
     }
 
     /// The store wrote something just now.
@@ -244,28 +265,46 @@ impl Site {
 
     /// Something outside was changed, or saved, just now: the moment at which a process may end.
     pub async fn effect(&self) {
-        let dead = {
+        {
             let mut state = self.world.lock();
             state.effects += 1;
             let ends = state.scenario.crash_at == Some(state.effects);
             if ends {
                 state.note("the process ends right after this");
-                state.die();
+                state.die(self.me.slot);
             }
-            state.life != self.life
-        };
-        if dead {
-            std::future::pending::<()>().await;
+        }
+        self.goes_on().await;
+    }
+
+    /// Waits while this life sleeps, in the order of those who wait; for ever when it is over.
+    async fn goes_on(&self) {
+        loop {
+            let awake = {
+                let state = self.world.lock();
+                if !state.lives.contains(&self.life) {
+                    None
+                } else if let Some(awake) = state.members.asleep(self.me.slot) {
+                    Some(awake)
+                } else {
+                    return;
+                }
+            };
+            match awake {
+                Some(awake) => awake.notified().await,
+                None => std::future::pending().await,
+            }
         }
     }
 }
 
 impl State {
     /// The process ends without a word: what it was about to do is cut off, or just gets through.
-    pub fn die(&mut self) {
-        self.life += 1;
-        self.after(0, What::Killed);
-        let names: Vec<String> = self.creating.keys().cloned().collect();
+    pub fn die(&mut self, slot: usize) {
+        self.ends(slot);
+        self.after(0, What::Killed(slot));
+        let mine = |name: &&String| self.makers.get(*name) == Some(&slot);
+        let names: Vec<String> = self.creating.keys().filter(mine).cloned().collect();
         for name in names {
             let through = self.chance.per_mille(500);
             let entry = self.creating.remove(&name);
@@ -276,6 +315,13 @@ impl State {
                 self.after(wait, What::Appears(name));
             }
         }
+    }
+
+    /// A life of a manager is over.
+    pub fn ends(&mut self, slot: usize) {
+        self.life += 1;
+        self.lives[slot] = self.life;
+        self.members.recovers(slot);
     }
 
     /// Makes the instance that was asked for.
@@ -305,12 +351,10 @@ impl Clock for Site {
 
 impl Observer for Site {
     fn observe(&self, observation: &Observation<'_>) {
+        self.may_panic(observation);
         let mut state = self.world.lock();
         match observation {
-            Observation::ActorRestarted { actor } => {
-                let text = format!("an actor failed and was started again: {actor}");
-                state.violated(text);
-            }
+            Observation::ActorRestarted { actor } => state.restarted(actor),
             Observation::Leak { group, side } => state.note(format_args!("leak in {group}: {side}")),
             Observation::RunnerDeleted { group, reason } => {
                 state.note(format_args!("runner of {group} gone: {}", reason.as_str()));
