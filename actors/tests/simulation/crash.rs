@@ -16,7 +16,8 @@ const MOST: u64 = 400;
 /// A few jobs without chance beyond these faults: the same end whenever the manager ends in between.
 fn small(seed: u64, kinds: &[Kind], twist: Option<Twist>) -> Scenario {
     let kinds = kinds.iter().copied().collect();
-    let mut scenario = Scenario { kinds, intensity: 1, healed_at: 15, twist, ..Scenario::of(seed, 3) };
+    let mut scenario =
+        Scenario { kinds, intensity: 1, healed_at: 15, twist, tells_of_jobs: false, ..Scenario::of(seed, 3) };
     scenario.groups.truncate(1);
     if twist == Some(Twist::FirstIsFull) {
         let far = BackendLimits { name: "far".into(), ..scenario.groups[0].backends[0].clone() };

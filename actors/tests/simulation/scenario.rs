@@ -74,6 +74,8 @@ pub struct Scenario {
     /// Minutes into the run: faults have healed.
     pub healed_at: u64,
     pub twist: Option<Twist>,
+    /// Whether GitHub says what became of jobs. Otherwise nothing makes up for a delivery that was recorded and forgotten.
+    pub tells_of_jobs: bool,
 }
 
 impl Scenario {
@@ -96,6 +98,7 @@ impl Scenario {
             crash_at: None,
             healed_at: HEALED_AT,
             twist: None,
+            tells_of_jobs: true,
         }
     }
 
