@@ -16,7 +16,8 @@ const MOST: u64 = 400;
 /// A few jobs without chance beyond these faults: the same end whenever the manager ends in between.
 fn small(seed: u64, kinds: &[Kind], twist: Option<Twist>) -> Scenario {
     let kinds = kinds.iter().copied().collect();
-    let mut scenario = Scenario { kinds, intensity: 1, healed_at: 15, twist, ..Scenario::of(seed, 3) };
+    let mut scenario =
+        Scenario { kinds, intensity: 1, healed_at: 15, twist, tells_of_jobs: false, ..Scenario::of(seed, 3) };
     scenario.groups.truncate(1);
     if twist == Some(Twist::FirstIsFull) {
         let far = BackendLimits { name: "far".into(), ..scenario.groups[0].backends[0].clone() };
@@ -42,10 +43,12 @@ fn enumerate(scenario: &Scenario) -> (Outcome, Ends) {
     (calm, ends)
 }
 
+/// A seed, faults, and what the run without an end in between shows and never shows, so that it is what it says.
+type Small = (u64, &'static [Kind], Option<Twist>, &'static str, &'static str);
+
 #[test]
 fn a_process_that_ends_after_any_effect_or_save_leaves_the_same_end_as_one_that_does_not() {
-    // What the run without an end in between shows, so that each scenario is what it says, and what it never shows.
-    let scenarios: [(u64, &[Kind], Option<Twist>, &str, &str); 6] = [
+    let scenarios: [Small; 6] = [
         (0, &[Kind::Lingers], None, "is over: success", "cancelled"),
         (7, &[Kind::Approval, Kind::DeliveryTwice], None, "is over: success", "cancelled"),
         (0, &[], Some(Twist::CancelsWaiting), "job 1 is over: cancelled", "job 1 is taken"),

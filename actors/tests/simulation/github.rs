@@ -225,7 +225,8 @@ impl Site {
     async fn remember(&self, what: &'static str) -> Result<(), GitHubError> {
         self.ask(what).await;
         let mut state = self.enter().await;
-        if state.scenario.has(Kind::RecordsDown) || state.faults.strikes(Kind::RecordsFail) {
+        let refuses = !state.scenario.tells_of_jobs && matches!(what, "job" | "open_jobs");
+        if refuses || state.scenario.has(Kind::RecordsDown) || state.faults.strikes(Kind::RecordsFail) {
             return Err(unknown("it does not answer"));
         }
         state.refused().map_or(Ok(()), Err)

@@ -86,6 +86,8 @@ pub struct Scenario {
     pub twist: Option<Twist>,
     /// How many managers share the groups; none: one that shares them with nobody.
     pub replicas: usize,
+    /// Whether GitHub says what became of jobs. Otherwise nothing makes up for a delivery that was recorded and forgotten.
+    pub tells_of_jobs: bool,
 }
 
 impl Scenario {
@@ -137,6 +139,7 @@ impl Scenario {
             healed_at: HEALED_AT,
             twist: None,
             replicas: 0,
+            tells_of_jobs: true,
         }
     }
 
