@@ -43,8 +43,9 @@ impl Leases {
 
     /// Something befalls a life now, and until `until` it may be late.
     pub fn disturbed(&mut self, life: u64, at: u64, until: u64) {
-        let since = self.undisturbed.entry(life).or_default();
-        *since = until.max(*since);
+        if let Some(since) = self.undisturbed.get_mut(&life) {
+            *since = until.max(*since);
+        }
         self.last = at;
     }
 

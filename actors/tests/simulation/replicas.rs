@@ -120,6 +120,7 @@ impl Site {
         let mut state = world.lock();
         let life = state.lives[slot];
         state.note(format_args!("manager{} starts", named(slot)));
+        state.members.recovers(slot);
         if std::mem::take(&mut state.members.empties) {
             state.lose_all();
         }
