@@ -346,6 +346,24 @@ async fn a_store_that_was_emptied_gets_everything_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_without_an_answer_does_not_leave_the_group_forgotten() {
+    let (earth, all) = (Earth::new(), groups(1, 2));
+    let a = Site::new(&earth, "a");
+    let ma = join(&a, &all).await;
+    settled(&[("a", &ma)], 1, &[1]).await;
+    Work::queue(&ma, 1, 10).await;
+    until("two instances", || earth.things().instances.len() == 2).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    a.lose_claims.store(1, Ordering::SeqCst);
+    earth.things().empty_the_store();
+    earth.membership().forget();
+    // Nothing happens that would be saved.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(a.lose_claims.load(Ordering::SeqCst), 0, "it was claimed again");
+    assert_eq!(earth.things().jobs.len(), 10, "and is saved again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_save_that_finds_its_group_forgotten_writes_all_of_it_again() {
     let (earth, all) = (Earth::new(), groups(1, 2));
     let a = Site::new(&earth, "a");

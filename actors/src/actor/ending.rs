@@ -15,6 +15,7 @@ const END_DEADLINE: Duration = Duration::from_secs(1);
 pub(crate) async fn end(world: &World, group: &ActorRef<GroupMsg>, grace: Duration) -> bool {
     world.stopping.cancel();
     let in_time = tokio::select! {
+        biased;
         quiet = tokio::time::timeout(grace, quiet(world, group)) => quiet.is_ok(),
         // It may end by itself, or be ended by somebody who cannot wait.
         _ = group.wait(None) => false,

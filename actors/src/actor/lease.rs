@@ -2,11 +2,11 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::port::replicas::LEASE;
@@ -17,27 +17,44 @@ pub const MARGIN: Duration = Duration::from_secs(1);
 /// Until when this process may act for a group. All clones are one. The default is always valid: for a process
 /// that shares its groups with nobody.
 #[derive(Debug, Clone, Default)]
-pub struct Lease(Option<Arc<watch::Sender<Option<Instant>>>>);
+pub struct Lease(Option<Arc<Until>>);
+
+/// Who waits goes on in the order of waiting.
+#[derive(Debug, Default)]
+struct Until {
+    until: Mutex<Option<Instant>>,
+    renewed: Notify,
+}
+
+impl Until {
+    fn get(&self) -> Option<Instant> {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Lease {
     /// One that is not valid before it is renewed.
     pub(crate) fn shared() -> Self {
-        Self(Some(Arc::new(watch::Sender::new(None))))
+        Self(Some(Arc::default()))
     }
 
     /// The store counts this process as the owner since a beat that began at `began`.
     ///
     /// When the beat began, not when its answer came: a process that slept in between finds its lease over.
     pub(crate) fn renew(&self, began: Instant) {
-        if let Some(until) = &self.0 {
-            until.send_modify(|until| *until = (*until).max(Some(began + LEASE - MARGIN)));
+        if let Some(lease) = &self.0 {
+            {
+                let mut until = lease.until.lock().unwrap_or_else(PoisonError::into_inner);
+                *until = (*until).max(Some(began + LEASE - MARGIN));
+            }
+            lease.renewed.notify_waiters();
         }
     }
 
     /// Whether it is valid now.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        self.0.as_ref().is_none_or(|until| is_ahead(*until.borrow()))
+        self.0.as_ref().is_none_or(|lease| is_ahead(lease.get()))
     }
 
     /// Begins `call` once the lease is valid and carries it on for as long as it is; none when it ended before.
@@ -57,16 +74,22 @@ impl Lease {
 
     /// Waits until it is valid.
     async fn valid(&self) {
-        let Some(until) = &self.0 else { return };
-        // The sender is at hand: waiting cannot fail.
-        let _ = until.subscribe().wait_for(|until| is_ahead(*until)).await;
+        let Some(lease) = &self.0 else { return };
+        loop {
+            // Before the look: a renewal in between is not missed.
+            let renewed = lease.renewed.notified();
+            if is_ahead(lease.get()) {
+                return;
+            }
+            renewed.await;
+        }
     }
 
     /// Waits until it is not valid (any more).
     async fn over(&self) {
-        let Some(until) = &self.0 else { return std::future::pending().await };
+        let Some(lease) = &self.0 else { return std::future::pending().await };
         loop {
-            let due = *until.borrow();
+            let due = lease.get();
             match due.filter(|due| Instant::now() < *due) {
                 Some(due) => tokio::time::sleep_until(due).await,
                 None => return,

@@ -101,7 +101,7 @@ async fn start(world: &Arc<World>, slot: usize) -> Manager {
         directory,
         groups: groups.collect(),
         services: vec![reconciler],
-        replicas: scenario.is_shared().then(|| site as Arc<dyn Replicas>),
+        replicas: scenario.is_shared().then_some(site as Arc<dyn Replicas>),
     };
     Manager { system: System::start(spec).await.unwrap(), front }
 }

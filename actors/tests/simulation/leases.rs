@@ -43,8 +43,9 @@ impl Leases {
 
     /// Something befalls a life now, and until `until` it may be late.
     pub fn disturbed(&mut self, life: u64, at: u64, until: u64) {
-        let since = self.undisturbed.entry(life).or_default();
-        *since = until.max(*since);
+        if let Some(since) = self.undisturbed.get_mut(&life) {
+            *since = until.max(*since);
+        }
         self.last = at;
     }
 
@@ -121,7 +122,10 @@ impl State {
                 continue;
             }
             let since = *self.leases.unowned.entry(group.clone()).or_insert(at);
-            let undisturbed = self.lives.iter().filter_map(|life| self.leases.undisturbed.get(life)).min();
+            // An owner that waits for a slow save or load of it is waited for; without one, any may come.
+            let living = owner.filter(|owner| self.lives.contains(owner));
+            let could = self.lives.iter().filter(|life| living.is_none_or(|owner| owner == **life));
+            let undisturbed = could.filter_map(|life| self.leases.undisturbed.get(life)).min();
             let counts_from = undisturbed.map_or(u64::MAX, |undisturbed| since.max(*undisturbed).max(self.leases.last));
             if counts_from.saturating_add(TAKEN_OVER_WITHIN) < at {
                 self.leases.unowned.insert(group.clone(), at);

@@ -120,6 +120,7 @@ impl Site {
         let mut state = world.lock();
         let life = state.lives[slot];
         state.note(format_args!("manager{} starts", named(slot)));
+        state.members.recovers(slot);
         if std::mem::take(&mut state.members.empties) {
             state.lose_all();
         }
@@ -264,17 +265,17 @@ pub fn plan(state: &mut State) {
     let mut chance = Chance::new(state.scenario.seed, 8);
     let (managers, healed_at) = (state.scenario.managers() as u64, state.scenario.healed_at * 60_000);
     for _ in 0..6 {
-        let whats: [(Kind, fn(usize) -> What); 5] = [
-            (Kind::ReplicaCrash, What::Crash),
-            (Kind::ReplicaStop, What::Stop),
-            (Kind::ReplicaSleeps, What::Sleeps),
-            (Kind::CutOff, What::CutOff),
-            (Kind::Silent, What::Silent),
-        ];
-        for (kind, what) in whats {
-            let (at, slot) = (chance.below(healed_at), chance.below(managers));
+        for kind in [Kind::ReplicaCrash, Kind::ReplicaStop, Kind::ReplicaSleeps, Kind::CutOff, Kind::Silent] {
+            let (at, slot) = (chance.below(healed_at), chance.below(managers) as usize);
+            let what = match kind {
+                Kind::ReplicaCrash => What::Crash(slot),
+                Kind::ReplicaStop => What::Stop(slot),
+                Kind::ReplicaSleeps => What::Sleeps(slot),
+                Kind::CutOff => What::CutOff(slot),
+                _ => What::Silent(slot),
+            };
             if state.scenario.is_shared() && state.faults.strikes(kind) {
-                state.after(at, what(slot as usize));
+                state.after(at, what);
             }
         }
         let at = chance.below(healed_at);

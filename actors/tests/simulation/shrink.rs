@@ -47,7 +47,8 @@ pub fn report(scenario: &Scenario, outcome: &Outcome, small: &(Scenario, Outcome
     let lines = came.lines.iter().rev().take(60).rev().cloned().collect::<Vec<_>>().join("\n");
     format!(
         "seed {seed} of {jobs} jobs: {violations:#?}\n\nshrunk to {few} jobs with {kinds:?}: {still:#?}\nits end:\n{lines}\n\n\
-         REPRODUCE: scripts/simulate --from {seed} --seeds 1 --jobs {jobs}",
+         REPRODUCE: scripts/simulate --from {seed} --seeds 1 --jobs {jobs}{alone}",
+        alone = if std::env::var_os("SIMULATE_ALONE").is_some() { " --alone" } else { "" },
         seed = scenario.seed,
         jobs = scenario.jobs,
         violations = outcome.violations,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::{Earth, Manager};
+use super::{Earth, Manager, counted};
 
 /// Leases, reports and messages, as the store keeps them; by tokio's clock.
 #[derive(Default)]
@@ -80,6 +80,8 @@ pub struct Site {
     stalled: watch::Sender<bool>,
     /// Its beats fail.
     pub beats_fail: AtomicBool,
+    /// So many claims get through, and no answer comes.
+    pub lose_claims: AtomicU64,
     /// Saves that the store refused for ever, by error.
     pub refused: Mutex<Vec<StoreError>>,
     notices: tokio::sync::Mutex<mpsc::UnboundedReceiver<Notice>>,
@@ -100,6 +102,7 @@ impl Site {
             calls: Mutex::default(),
             stalled: watch::Sender::new(false),
             beats_fail: AtomicBool::new(false),
+            lose_claims: AtomicU64::new(0),
             refused: Mutex::default(),
             notices: tokio::sync::Mutex::new(notices),
             deaf: AtomicBool::new(false),
@@ -177,6 +180,9 @@ impl Replicas for Site {
         }
         let owner = all.owners.entry(group.clone()).or_insert_with(|| self.id.clone()).clone();
         all.claims += usize::from(owner == self.id);
+        if counted(&self.lose_claims) {
+            return Err(StoreError::Unavailable("no answer".into()));
+        }
         Ok(owner == self.id)
     }
 
