@@ -17,6 +17,7 @@ use actors::port::backend::Owner;
 use actors::port::github::RepositoryName;
 use actors::port::store::Horizon;
 use actors::port::{Backend, Boot, Clock, Observer, Store};
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,6 +47,9 @@ const KEEP_DELIVERIES: Duration = Duration::from_secs(3 * 24 * 3600);
 const WEBHOOK_PATH: &str = "/webhook";
 /// How long runners that are gone can be looked at.
 const KEEP_RUNNERS: Duration = Duration::from_secs(24 * 3600);
+/// Connections that wait to be accepted, at most: one burst of webhooks. The system may allow fewer. Peers beyond it
+/// believe that they are connected, and are reset when they speak.
+const BACKLOG: u32 = 4096;
 /// How often what is past its time is forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
@@ -170,9 +174,9 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         };
         StartError::System(format!("cannot listen on {address}: {error}{advice}"))
     };
-    let listener = TcpListener::bind(address).map_err(explain)?;
-    listener.set_nonblocking(true).map_err(explain)?;
-    Ok(listener)
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(explain)?;
+    socket.set_reuseaddr(true).and_then(|()| socket.bind(address)).map_err(explain)?;
+    socket.listen(BACKLOG).and_then(tokio::net::TcpListener::into_std).map_err(explain)
 }
 
 fn group_spec(

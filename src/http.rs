@@ -71,6 +71,9 @@ pub struct Limits {
     /// Bytes of all bodies that are held at once; beyond it requests are answered 503. A quarter is kept for bodies that
     /// announce at most 256 kB, as GitHub's do. Default 128 MB.
     pub bodies_bytes: usize,
+    /// Bytes of all answers longer than 64 kB that are on their way at once, each until its peer has taken it; beyond it
+    /// requests are answered 503. Default 32 MB.
+    pub answers_bytes: usize,
     /// From a connection's opening, or a request's first byte, to the end of its headers. Default 10 s.
     pub header_deadline: Duration,
     /// From the end of the headers to the end of the body. Default 10 s.
@@ -104,6 +107,7 @@ impl Default for Limits {
             webhook_bytes: 25 * MB,
             admin_bytes: 64 * KB,
             bodies_bytes: 128 * MB,
+            answers_bytes: 32 * MB,
             header_deadline: Duration::from_secs(10),
             body_deadline: Duration::from_secs(10),
             body_stall: Duration::from_secs(3),

@@ -55,6 +55,7 @@ pub struct Metrics {
     store_operation: HistogramVec,
     actor_restarts: IntCounterVec,
     groups_owned: IntGauge,
+    tasks: IntGauge,
     oldest: Demand,
     breakers: Breakers,
 }
@@ -102,6 +103,9 @@ impl Metrics {
             .namespace(NAMESPACE);
         let groups_owned =
             IntGauge::with_opts(Opts::new("groups_owned", "Groups that this process runs").namespace(NAMESPACE))?;
+        let tasks = IntGauge::with_opts(
+            Opts::new("tasks", "Tasks that live: actors, connections, calls under way").namespace(NAMESPACE),
+        )?;
         let metrics = Self {
             webhooks: make.counter("webhooks_total", "Webhooks answered", &["event", "action", "outcome"])?,
             webhook_duration: make.times(
@@ -169,6 +173,7 @@ impl Metrics {
             )?,
             actor_restarts: make.counter("actor_restarts_total", "Actors started again after a failure", &["actor"])?,
             groups_owned: make.keep(groups_owned),
+            tasks: make.keep(tasks),
             oldest: Demand::default(),
             breakers: Breakers::default(),
             registry: make.registry.clone(),
@@ -183,6 +188,9 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         self.oldest.show(&self.demand_oldest, Timestamp::now());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.tasks.set(i64::try_from(runtime.metrics().num_alive_tasks()).unwrap_or(i64::MAX));
+        }
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
             tracing::error!(%error, "the metrics could not be rendered");

@@ -508,6 +508,20 @@ async fn a_connection_beyond_the_limit_takes_the_place_of_the_one_that_is_silent
 }
 
 #[tokio::test]
+async fn a_peer_that_does_not_read_its_answer_makes_room_as_well() {
+    let (_, server) = start(|s| (s.limits.connections, s.limits.write_stall) = (1, PATIENCE * 2)).await;
+    let mut deaf = server.connect().await;
+    // More answers than the buffers between them hold.
+    let pages = tokio::time::timeout(SHORT * 5, async {
+        loop {
+            deaf.write(&Request::new("GET", "/docs").bytes()).await;
+        }
+    });
+    pages.await.unwrap_err();
+    assert_eq!(outcome(&server, &Request::delivery("d-1", QUEUED)).await, "accepted");
+}
+
+#[tokio::test]
 async fn idle_connections_of_one_peer_do_not_keep_webhooks_out() {
     let (_, server) = start(|s| s.limits.connections = 16).await;
     let mut idle = vec![];

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use between::{Between, Fate};
 use docker::Dockerd;
+use runner_manager::demo::github::JobStatus;
 use serde_json::{Value, json};
 use service::{PROGRAM, Site};
 
@@ -130,6 +131,38 @@ async fn a_container_whose_manager_died_before_it_was_started_is_cleaned_up_and_
         site.done() == 1
     })
     .await;
+    site.until("no container and no registration is left", async |site| {
+        site.github.registered() == 0 && daemon.containers().await.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_go_on_while_dockerd_is_dead_and_those_that_came_meanwhile_are_served_when_it_is_back() {
+    let mut site = Site::new().await;
+    // Containers outlive their daemon, and are its own again when it is back.
+    let mut daemon = Dockerd::with(&["--live-restore"], |_| ());
+    daemon.image("runner").await;
+    let config = config(&site, &daemon.socket(), 3);
+    site.start(&config).await;
+    site.queue(2, Duration::from_secs(6));
+    site.until("two run", async |site| site.github.count_jobs(JobStatus::InProgress) == 2).await;
+    daemon.kill();
+    site.queue(6, Duration::from_millis(100));
+    site.until("it is told where people look", async |site| {
+        site.api("/groups/octo-test").await["last_error"].to_string().contains("nothing listens at")
+    })
+    .await;
+    site.until("the two are done", async |site| site.done() == 2).await;
+    let registered = site.github.registered();
+    daemon.start_again();
+    site.until("all are done", async |site| {
+        site.github.redeliver_failed();
+        site.done() == 8
+    })
+    .await;
+    assert!(site.github.killed_busy().is_empty());
+    println!("{registered} registered while dockerd was dead");
     site.until("no container and no registration is left", async |site| {
         site.github.registered() == 0 && daemon.containers().await.is_empty()
     })

@@ -11,6 +11,8 @@ mod provider;
 mod redis;
 #[path = "support/service.rs"]
 mod service;
+#[path = "support/webhook.rs"]
+mod webhook;
 
 use std::fs;
 use std::time::Duration;

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use runner_manager::demo::github::DeliveryStatus;
 use serde_json::json;
 use service::{PROGRAM, Site, free_port};
 
@@ -126,8 +127,10 @@ async fn a_full_disk_refuses_webhooks_and_loses_nothing_that_was_taken() {
     let disk = site.dir.path().join("data");
     fs::create_dir(&disk).unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&disk).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        println!("SKIPPED: a small file system cannot be mounted here");
+    if !mounted.as_ref().is_ok_and(|status| status.success()) {
+        println!(
+            "SKIPPED: a full disk is not tested, because a small file system cannot be mounted here ({mounted:?})"
+        );
         return;
     }
     let unmount = Unmount(disk.clone());
@@ -145,6 +148,12 @@ async fn a_full_disk_refuses_webhooks_and_loses_nothing_that_was_taken() {
     site.until("it refuses", async |site| site.github.hook_counts().failed > 0).await;
     assert_eq!(site.status("/_health").await, Some(200), "the process lives");
     site.until("it says so", async |site| site.status("/_ready").await == Some(503)).await;
+    let answers = site.github.deliveries().into_iter().map(|delivery| delivery.status);
+    let refused: Vec<_> = answers.filter(|status| *status != DeliveryStatus::Pending && !status.is_success()).collect();
+    assert!(refused.iter().all(|status| *status == DeliveryStatus::Answered(503)), "{refused:?}");
+    let unavailable = r#"webhooks_total{action="queued",event="workflow_job",outcome="unavailable"}"#;
+    assert!(site.text("/metrics").await.contains(unavailable), "{}", site.text("/metrics").await);
+    let pid = site.pid();
 
     fs::remove_file(disk.join("ballast")).unwrap();
     site.until("it is ready again", async |site| site.status("/_ready").await == Some(200)).await;
@@ -161,6 +170,7 @@ async fn a_full_disk_refuses_webhooks_and_loses_nothing_that_was_taken() {
         })
         .await;
     }
+    assert!(site.alive() && site.pid() == pid, "it went on without a restart");
     site.kill();
     drop(unmount);
 }

@@ -5,16 +5,21 @@
 mod balancer;
 #[path = "support/fleet.rs"]
 mod fleet;
+#[path = "support/outside.rs"]
+mod outside;
 #[path = "support/redis.rs"]
 mod redis;
 #[path = "support/service.rs"]
 mod service;
+#[path = "support/webhook.rs"]
+mod webhook;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fleet::Fleet;
+use outside::resident;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redis::RedisServer;
@@ -154,13 +159,6 @@ async fn a_redis_that_stalls_or_is_gone_refuses_webhooks_in_time_and_work_resume
     let said = log.lines().filter(|line| line.contains("not ready: the store")).count();
     assert!((1..=2).contains(&said), "an outage is said once, not at each probe of _ready:\n{log}");
     assert!(grown < 32 << 10, "{grown} kB");
-}
-
-/// Resident memory of a process, kB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,8 @@ mod fleet;
 mod redis;
 #[path = "support/service.rs"]
 mod service;
+#[path = "support/webhook.rs"]
+mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -62,8 +62,12 @@ impl Pages {
         Some(kept.clone())
     }
 
-    /// Keeps a page that was read, if GitHub says how to know it again and it is not too large.
+    /// Keeps a page that was read, if GitHub says how to know it again and it is not too large. No page behind a cursor:
+    /// cursors are new each time, and such pages would only push out others.
     pub(super) fn keep(&self, account: &str, path: &str, answer: &Answer) {
+        if path.contains("cursor=") {
+            return;
+        }
         let Some(etag) = answer.headers.get(ETAG).filter(|_| answer.status == StatusCode::OK) else { return };
         let links = answer.headers.get_all(LINK).iter().cloned().collect();
         let kept = Kept { etag: etag.clone(), links, body: answer.body.clone() };
@@ -116,6 +120,14 @@ mod tests {
         let again = kept.again(unchanged);
         assert_eq!((again.status, again.body.len(), again.next().as_deref()), (StatusCode::OK, 3, Some("/2")));
         assert_eq!(again.left().map(|left| left.remaining), Some(7));
+    }
+
+    #[test]
+    fn a_page_behind_a_cursor_is_not_kept() {
+        let pages = Pages::default();
+        pages.keep("a", "/deliveries?per_page=100&cursor=v1_17", &page(Some("one"), 3));
+        assert!(pages.get("a", "/deliveries?per_page=100&cursor=v1_17").is_none());
+        assert_eq!(pages.state().bytes, 0);
     }
 
     #[test]

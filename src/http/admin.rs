@@ -8,6 +8,7 @@ mod view;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use poem::endpoint::BoxEndpoint;
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Request, Response};
 use poem_openapi::OpenApiService;
@@ -23,9 +24,9 @@ pub(super) struct Parts {
     /// The operations, behind their door.
     pub(super) api: BoxEndpoint<'static, Response>,
     /// The OpenAPI document, JSON.
-    pub(super) document: String,
-    /// The page to browse it, HTML.
-    pub(super) docs: String,
+    pub(super) document: Bytes,
+    /// The page to browse it, HTML. Peers that do not read their answer share it with all others.
+    pub(super) docs: Bytes,
 }
 
 /// Builds it.
@@ -37,7 +38,7 @@ pub(super) fn parts(app: &Arc<App>) -> Parts {
     let document = with_security(&plain);
     let docs = service.swagger_ui_html().replace(&plain, &document);
     let api = Door { app: Arc::clone(app), inner: service.into_endpoint() }.boxed();
-    Parts { api, document, docs }
+    Parts { api, document: document.into(), docs: docs.into() }
 }
 
 /// Adds how keys are sent; the door checks them, before any operation.

@@ -38,6 +38,8 @@ struct Activity {
     idle_since: AtomicU64,
     /// Told to make room for another connection.
     evicted: AtomicBool,
+    /// Shares in the memory for answers, until their peer has taken them.
+    answers: Mutex<Vec<OwnedSemaphorePermit>>,
     waker: AtomicWaker,
 }
 
@@ -102,6 +104,13 @@ impl Connections {
 
 /// A request between the end of its headers and its answer.
 pub(super) struct InFlight(Arc<Activity>, Connections);
+
+impl InFlight {
+    /// Keeps a share in the memory for answers until everything that is to be sent on this connection is sent.
+    pub(super) fn until_sent(&self, share: OwnedSemaphorePermit) {
+        self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).push(share);
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -229,11 +238,21 @@ impl BoundedStream {
         idle
     }
 
+    /// An error once it has to make room, whether it waits for its peer to speak or to listen.
+    fn keep_place(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.activity.waker.register(cx.waker());
+        match self.activity.evicted.load(Ordering::SeqCst) {
+            true => Err(io::Error::new(io::ErrorKind::TimedOut, "it made room for another one")),
+            false => Ok(()),
+        }
+    }
+
     fn poll_write_deadline<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.write_deadline = None;
             return result;
         }
+        self.keep_place(cx)?;
         let until = Instant::now() + self.limits.write_stall;
         let deadline = self.write_deadline.get_or_insert_with(|| Box::pin(sleep_until(until)));
         ready!(deadline.as_mut().poll(cx));
@@ -268,10 +287,7 @@ impl AsyncRead for BoundedStream {
                 Poll::Ready(result)
             }
             Poll::Pending => {
-                this.activity.waker.register(cx.waker());
-                if this.activity.evicted.load(Ordering::SeqCst) {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it made room for another one")));
-                }
+                this.keep_place(cx)?;
                 ready!(this.read_deadline.as_mut().poll(cx));
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came in time")))
             }
@@ -285,7 +301,11 @@ impl AsyncWrite for BoundedStream {
         self.poll_write_deadline(cx, result)
     }
 
+    /// Called when nothing is left to be written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.in_flight.load(Ordering::SeqCst) == 0 {
+            self.activity.answers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -5,7 +5,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use actors::actor::front::Front;
+use bytes::Bytes;
 use futures_util::FutureExt;
+use http_body_util::combinators::BoxBody;
+use hyper::body::Body as _;
 use poem::endpoint::{make, make_sync};
 use poem::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -19,10 +22,13 @@ use super::admin::{self, Idempotency};
 use super::auth::{Keyring, Role};
 use super::body::Budget;
 use super::health::{self, Probe};
-use super::listener::Connections;
+use super::listener::{Connections, InFlight};
 use super::problem::{PROBLEM_JSON, Problem};
 use super::webhook::Webhook;
 use super::{Settings, boot, page};
+
+/// Answers up to this many bytes are not counted.
+const SHORT_ANSWER: u64 = 64 << 10;
 
 /// Longest text of an inner error that is shown, in bytes.
 const DETAIL_MAX: usize = 4096;
@@ -34,6 +40,8 @@ pub(super) struct App {
     pub(super) connections: Connections,
     /// Bytes of bodies that may still come.
     pub(super) bodies: Budget,
+    /// Bytes of long answers that may still be on their way.
+    answers: Arc<Semaphore>,
     /// Deliveries that may still be handed on.
     pub(super) accepting: Arc<Semaphore>,
     /// Admin requests that may still begin.
@@ -52,6 +60,7 @@ impl App {
             front,
             connections: Connections::default(),
             bodies: Budget::new(limits.bodies_bytes),
+            answers: Arc::new(Semaphore::new(limits.answers_bytes)),
             accepting: Arc::new(Semaphore::new(limits.accepting)),
             admin_requests: Semaphore::new(limits.admin_requests),
             keyring: Keyring::new(&settings.keys),
@@ -63,14 +72,33 @@ impl App {
     }
 }
 
+impl App {
+    /// Lets a long answer go only if there is memory for it: each connection has a copy until its peer has taken it.
+    fn with_share(&self, mut response: Response, in_flight: Option<&InFlight>) -> Response {
+        let body: BoxBody<Bytes, std::io::Error> = response.take_body().into();
+        let bytes = body.size_hint().exact().unwrap_or_default();
+        response.set_body(body);
+        if bytes <= SHORT_ANSWER {
+            return response;
+        }
+        let share = u32::try_from(bytes).ok().and_then(|n| Arc::clone(&self.answers).try_acquire_many_owned(n).ok());
+        match (share, in_flight) {
+            (Some(share), Some(in_flight)) => {
+                in_flight.until_sent(share);
+                response
+            }
+            _ => Problem::unavailable("too many long answers wait for their readers: try again").into_response(),
+        }
+    }
+}
+
 /// All paths.
 pub(super) fn endpoint(app: &Arc<App>) -> impl Endpoint<Output = Response> + 'static {
     let (ready, metrics) = (Arc::clone(app), Arc::clone(app));
     let admin::Parts { api, document, docs } = admin::parts(app);
-    let docs = poem::web::Html(docs);
     let docs = move || {
         let docs = docs.clone();
-        make_sync(move |_| docs.clone())
+        make_sync(move |_| page::html(docs.clone()))
     };
     let mut routes = Route::new()
         .at("/", get(make_sync(|_| page::index())))
@@ -128,7 +156,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Surround<E> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        let _in_flight = self.app.connections.begin(request.local_addr(), request.remote_addr());
+        let in_flight = self.app.connections.begin(request.local_addr(), request.remote_addr());
         let path = request.uri().path().to_owned();
         let method = request.method().clone();
         let response = match self.app.requests.try_acquire() {
@@ -140,6 +168,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Surround<E> {
             },
         };
         let response = as_problem(response, &method, &path).await;
+        let response = self.app.with_share(response, in_flight.as_ref());
         Ok(with_headers(response, &path))
     }
 }

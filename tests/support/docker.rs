@@ -146,7 +146,13 @@ impl Dockerd {
         }
     }
 
-    /// Starts the daemon after [`Self::stop`].
+    /// Ends the daemon at once; its containers stay.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts the daemon after [`Self::stop`] or [`Self::kill`].
     pub fn start_again(&mut self) {
         self.child = spawn(self.dir.path(), &self.args);
         self.await_up();

@@ -6,16 +6,15 @@ use std::fs;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use hmac::{Hmac, Mac as _};
 use runner_manager::demo::github::{JobId, JobRequest, JobStatus, Settings, SimulatedGitHub};
 use runner_manager::demo::processes::count_marked;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use sha2::Sha256;
 use tempfile::TempDir;
 
 use crate::balancer::Balancer;
 use crate::service::{KEY, PATIENCE, PROGRAM, Peak, free_port, kill_marked, watch_marked};
+use crate::webhook::Webhook;
 
 /// A deployment.
 pub struct Fleet {
@@ -141,22 +140,8 @@ impl Fleet {
 
     /// Sends the `queued` of a job of group `g0` as GitHub does; returns the status of the answer.
     pub async fn webhook(&self, port: u16, delivery: &str, job: u64) -> Result<u16, reqwest::Error> {
-        let mut payload: Value = serde_json::from_str(include_str!("../fixtures/workflow_job_queued.json")).unwrap();
-        payload["workflow_job"]["id"] = job.into();
-        payload["workflow_job"]["labels"] = json!(["self-hosted", "g0"]);
-        let body = payload.to_string();
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()).unwrap();
-        mac.update(body.as_bytes());
-        let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let call = self
-            .client
-            .post(format!("http://127.0.0.1:{port}/webhook"))
-            .header("content-type", "application/json")
-            .header("x-github-event", "workflow_job")
-            .header("x-github-delivery", delivery)
-            .header("x-hub-signature-256", format!("sha256={signature}"))
-            .body(body);
-        Ok(call.send().await?.status().as_u16())
+        let webhook = Webhook { delivery: delivery.to_owned(), ..Webhook::queued(&self.secret, job, "g0") };
+        Ok(webhook.request(&self.client, port).send().await?.status().as_u16())
     }
 
     pub fn done(&self) -> usize {

@@ -28,14 +28,22 @@ pub struct Site {
     pub name: String,
     pub port: u16,
     pub client: reqwest::Client,
+    /// How many files the service may have open; none: as many as the tests.
+    pub files: Option<u32>,
     token: String,
-    secret: String,
+    /// Signs webhooks.
+    pub secret: String,
     child: Option<Child>,
 }
 
 impl Site {
     pub async fn new() -> Self {
-        let settings = Settings { busy_lag: Duration::from_secs(1), ..Settings::default() };
+        Self::with(Settings::default()).await
+    }
+
+    /// The same with another GitHub; `busy` lags here too.
+    pub async fn with(settings: Settings) -> Self {
+        let settings = Settings { busy_lag: Duration::from_secs(1), ..settings };
         let (token, secret) = (settings.token.expose().to_owned(), settings.webhook_secret.expose().to_owned());
         let github = SimulatedGitHub::start(settings).await.unwrap();
         let port = free_port();
@@ -47,6 +55,7 @@ impl Site {
             name: format!("test-{}-{port}", std::process::id()),
             port,
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            files: None,
             token,
             secret,
             child: None,
@@ -85,7 +94,14 @@ impl Site {
     }
 
     pub fn command(&self, config: &Path) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = match self.files {
+            None => Command::new(PROGRAM),
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!(r#"ulimit -n {files}; exec "$0" "$@""#), PROGRAM]);
+                shell
+            }
+        };
         command.arg("serve").arg("--config").arg(config).stdin(Stdio::null());
         command
     }
