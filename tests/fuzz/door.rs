@@ -45,6 +45,11 @@ static QUIET: AtomicBool = AtomicBool::new(false);
 /// What runs now, and since when.
 static CURRENT: Mutex<Option<(Instant, &'static str, Vec<u8>)>> = Mutex::new(None);
 
+/// Waits until no other test counts memory.
+pub fn turn() -> MutexGuard<'static, ()> {
+    lock(&TURN)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -189,7 +194,7 @@ fn shrink(door: &Door, input: &[u8], check: &mut dyn FnMut(&[u8]) -> String) -> 
 
 /// Runs a door: its corpus, then changed inputs.
 pub fn fuzz(door: &Door, mut check: impl FnMut(&[u8]) -> String) {
-    let _turn = lock(&TURN);
+    let _turn = turn();
     prepare();
     let seed = number("FUZZ_SEED").unwrap_or(SEED);
     let seconds = number("FUZZ_SECONDS").map(Duration::from_secs);
