@@ -31,6 +31,10 @@ mod requests;
 mod samples;
 #[path = "fuzz/snapshots.rs"]
 mod snapshots;
+#[path = "fuzz/store.rs"]
+mod store;
+#[path = "support/system.rs"]
+mod system;
 #[path = "support/web.rs"]
 mod web;
 

@@ -27,7 +27,7 @@ const JIT_CONFIG: &str = "c2VjcmV0LWppdC1jb25maWc=";
 /// After so many answers of one input the server has no more: what asks on and on is another test.
 const ANSWERS_MAX: usize = 40;
 /// Longest text of an error, in bytes: it is kept, and shown to people.
-const TEXT_MAX: usize = 3000;
+const TEXT_MAX: usize = 2000;
 
 #[derive(Default)]
 struct Script {
