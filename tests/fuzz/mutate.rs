@@ -188,7 +188,7 @@ fn lines(chance: &mut Chance, input: &mut Vec<u8>, other: &[u8]) {
             // Another value for the same key.
             let colon = lines[at].windows(2).position(|two| two == b": ");
             lines[at].truncate(colon.map_or(0, |colon| colon + 2));
-            let value = value(chance, &[]);
+            let value = value(chance);
             lines[at].extend(value);
         }
     }
@@ -196,7 +196,7 @@ fn lines(chance: &mut Chance, input: &mut Vec<u8>, other: &[u8]) {
 }
 
 /// A value for a header or a key.
-fn value(chance: &mut Chance, _: &[u8]) -> Vec<u8> {
+fn value(chance: &mut Chance) -> Vec<u8> {
     match chance.below(6) {
         0 => chance.pick(VALUES).as_bytes().to_vec(),
         1 => {

@@ -66,8 +66,10 @@ fn is_plain(loaded: &Loaded) -> bool {
         |job: &Job| !matches!(job.status, JobStatus::Completed | JobStatus::Unmatched) && job.group == Some(octo());
     let mut names: Vec<&RunnerName> = loaded.runners.iter().map(|runner| &runner.name).collect();
     let mut ids: Vec<JobId> = loaded.jobs.iter().map(Job::id).collect();
-    (names.sort(), ids.sort());
-    (names.dedup(), ids.dedup());
+    names.sort();
+    names.dedup();
+    ids.sort();
+    ids.dedup();
     names.len() == loaded.runners.len()
         && ids.len() == loaded.jobs.len()
         && loaded.runners.iter().all(open)
@@ -154,7 +156,7 @@ fn store() {
     fuzz(&Door { name: "store", runs: 200, memory: 32 << 20 }, |input| {
         let stored = stored(input);
         let entries: Vec<(&str, &[u8])> = stored.entries.into_iter().take(200).collect();
-        if hash(input) % 8 == 0 {
+        if hash(input).is_multiple_of(8) {
             start(&runtime, &entries);
         }
         runtime.block_on(look(&store, &db, &entries))
