@@ -174,7 +174,7 @@ impl Builder {
                     if !path.is_empty() {
                         path.push('.');
                     }
-                    path.push_str(&show_key(key));
+                    path.push_str(&if key == "<<" { key.clone() } else { show_key(key) });
                 }
                 FrameKind::Map { .. } => {}
             }
