@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actors::id::{RunnerGroupId, RunnerId, RunnerName};
+use actors::model::report::one_line;
 use actors::model::secret::Secret;
 use actors::model::settings::{Arch, GroupSettings, Os, Scope};
 use actors::port::github::{
@@ -285,7 +286,7 @@ impl GitHub for Client {
         };
         found.map(download).ok_or_else(|| {
             let offered = downloads.offered.iter().map(|offered| format!("{}/{}", offered.os, offered.architecture));
-            let offered = offered.collect::<Vec<_>>().join(", ");
+            let offered = one_line(&offered.collect::<Vec<_>>().join(", "), 300);
             GitHubError::Invalid(format!("GitHub offers no runner for {os}/{arch} in {scope}, but for {offered}"))
         })
     }

@@ -189,11 +189,11 @@ impl Backend for External {
         if !self.0.owner.group.owns_name(runner.as_str()) {
             return Ok(None);
         }
-        self.0.get(runner).await
+        self.0.get(runner, &[]).await
     }
 
     async fn list(&self, owner: &Owner) -> Result<Vec<Instance>, BackendError> {
-        self.0.list(owner).await
+        self.0.list(owner, &[]).await
     }
 
     /// Nothing: the protocol has no command for it.
@@ -223,7 +223,7 @@ impl Shared {
                 Ok(instance) => return Ok(instance),
                 Err(error) => error,
             },
-            Err(Failed::Status(DUPLICATE, text)) => return self.duplicate(&spec.runner, &text).await,
+            Err(Failed::Status(DUPLICATE, text)) => return self.duplicate(&spec.runner, &text, &secrets).await,
             Err(Failed::Error(error @ BackendError::Unreachable(_))) => return Err(error),
             Err(failed) => failed.error(),
         };
@@ -255,8 +255,8 @@ impl Shared {
     }
 
     /// What a provider has of the same name is ours when it is in our pool.
-    async fn duplicate(&self, runner: &RunnerName, text: &str) -> Result<Instance, BackendError> {
-        let (instance, ours) = tokio::try_join!(self.get(runner), self.list(&self.owner))?;
+    async fn duplicate(&self, runner: &RunnerName, text: &str, secrets: &[&Secret]) -> Result<Instance, BackendError> {
+        let (instance, ours) = tokio::try_join!(self.get(runner, secrets), self.list(&self.owner, secrets))?;
         match instance {
             Some(instance) if ours.iter().any(|listed| listed.runner == *runner) => Ok(instance),
             Some(_) => {
@@ -273,24 +273,24 @@ impl Shared {
         }
     }
 
-    async fn get(&self, runner: &RunnerName) -> Result<Option<Instance>, BackendError> {
-        let answer = match self.call(Command::Get, &self.owner, Some(runner), None, &[]).await {
+    async fn get(&self, runner: &RunnerName, secrets: &[&Secret]) -> Result<Option<Instance>, BackendError> {
+        let answer = match self.call(Command::Get, &self.owner, Some(runner), None, secrets).await {
             Ok(answer) => answer,
             Err(Failed::Status(NOT_FOUND, _)) => return Ok(None),
             Err(failed) => return Err(failed.error()),
         };
-        let found = Found::one(&answer).map_err(|error| self.senseless(Command::Get, &error, &[]))?;
+        let found = Found::one(&answer).map_err(|error| self.senseless(Command::Get, &error, secrets))?;
         if found.name() != runner.as_str() {
-            let name = words::text(found.name().as_bytes(), &[]);
+            let name = words::text(found.name().as_bytes(), secrets);
             let provider = self.settings.provider_executable.display();
             return Err(BackendError::Unavailable(format!("{provider} was asked for {runner} and answered {name:?}")));
         }
         found.instance(runner.clone()).map(Some).ok_or_else(|| self.no_id(runner))
     }
 
-    async fn list(&self, owner: &Owner) -> Result<Vec<Instance>, BackendError> {
-        let answer = self.call(Command::List, owner, None, None, &[]).await.map_err(Failed::error)?;
-        let found = Found::many(&answer).map_err(|error| self.senseless(Command::List, &error, &[]))?;
+    async fn list(&self, owner: &Owner, secrets: &[&Secret]) -> Result<Vec<Instance>, BackendError> {
+        let answer = self.call(Command::List, owner, None, None, secrets).await.map_err(Failed::error)?;
+        let found = Found::many(&answer).map_err(|error| self.senseless(Command::List, &error, secrets))?;
         let mut instances = Vec::with_capacity(found.len());
         for found in found {
             // What has another name was not made by us, whatever pool it is said to be in.

@@ -32,6 +32,14 @@ pub(super) fn show_text(text: &str) -> String {
     format!("{text:?}")
 }
 
+/// The beginning of a text that is no value, such as a tag.
+pub(super) fn shorten(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// A key, if it has the form of one.
 pub(super) fn show_key(key: &str) -> String {
     let name = key.len() <= 64 && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span};
 
 use super::error::{ConfigError, Place};
+use super::show::{shorten, show_key};
 
 /// Levels of lists and mappings that a file may nest.
 const DEPTH_MAX: usize = 32;
@@ -173,7 +174,7 @@ impl Builder {
                     if !path.is_empty() {
                         path.push('.');
                     }
-                    path.push_str(key);
+                    path.push_str(&if key == "<<" { key.clone() } else { show_key(key) });
                 }
                 FrameKind::Map { .. } => {}
             }
@@ -186,7 +187,8 @@ impl Builder {
         if let Some(tag) = event.tag()
             && !["str", "int", "float", "bool", "null", "seq", "map"].iter().any(|t| tag.is_yaml_core_schema_tag(t))
         {
-            return Err(self.error(at, format!("found the YAML tag {}, expected a plain value", tag.original())));
+            let tag = shorten(&tag.original());
+            return Err(self.error(at, format!("found the YAML tag {tag}, expected a plain value")));
         }
         match event {
             Event::DocumentStart(..) if self.root.is_some() => {

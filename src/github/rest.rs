@@ -12,8 +12,10 @@ use super::wire::{Page, scope_path};
 
 /// Entries per page; GitHub's maximum.
 const PER_PAGE: usize = 100;
-/// Pages that one listing may have.
+/// Pages that one listing may have, and entries on all of them together: nothing says that a page holds no more than
+/// it was asked for.
 const PAGES_MAX: usize = 1000;
+const ENTRIES_MAX: usize = PER_PAGE * PAGES_MAX;
 
 /// GitHub, as seen by one credential.
 pub(super) struct Rest {
@@ -96,6 +98,9 @@ impl Rest {
             listing.items.extend(answer.items());
             if enough(&listing.items) {
                 return Ok(listing);
+            }
+            if listing.items.len() > ENTRIES_MAX {
+                return Err(GitHubError::Unknown(format!("GET {first} has more than {ENTRIES_MAX} entries")));
             }
         }
         Err(GitHubError::Unknown(format!("GET {first} has more than {PAGES_MAX} pages")))

@@ -1,6 +1,7 @@
 //! One request, one answer: deadline, bounded size, redirects, limits, pages that did not change. Only reading is
 //! repeated.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::error::Error;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -30,6 +31,8 @@ const BODY_MAX: usize = 32 << 20;
 const REDIRECTS_MAX: usize = 3;
 /// Places that are told of when they moved.
 const MOVED_MAX: usize = 1000;
+/// Most characters of an address that are shown.
+const SHOWN_MAX: usize = 300;
 /// How often reading is repeated after it failed.
 const RETRIES: u32 = 2;
 
@@ -186,7 +189,7 @@ impl Transport {
         let kept = if call.kept { self.pages.get(&authorization.account, &call.path) } else { None };
         let answer = tokio::time::timeout(timeout, self.follow(call, authorization, kept.as_ref())).await;
         let answer = answer.unwrap_or_else(|_| {
-            let (method, path, seconds) = (&call.method, &call.path, timeout.as_secs_f64());
+            let (method, path, seconds) = (&call.method, shown(&call.path), timeout.as_secs_f64());
             let text = format!("{method} {path} had no full answer within {seconds} s");
             Err(Failure::passing(GitHubError::Unknown(text)))
         })?;
@@ -212,13 +215,15 @@ impl Transport {
             }
             let location = answer.text(LOCATION.as_str()).unwrap_or_default();
             let Some(next) = self.within_server(location) else {
-                let text = format!("{} was redirected to {location:?}: is the base URL right?", answer.request);
+                let (request, location) = (&answer.request, shown(location));
+                let text = format!("{request} was redirected to {location:?}: is the base URL right?");
                 return Err(Failure::lasting(GitHubError::Invalid(text)));
             };
             self.tell_of_move(&call.path, &next);
             path = next;
         }
-        let text = format!("{} {} was redirected more than {REDIRECTS_MAX} times", call.method, call.path);
+        let (method, path) = (&call.method, shown(&call.path));
+        let text = format!("{method} {path} was redirected more than {REDIRECTS_MAX} times");
         Err(Failure::lasting(GitHubError::Unknown(text)))
     }
 
@@ -228,8 +233,8 @@ impl Transport {
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         if moved.len() < MOVED_MAX && moved.insert(place.clone()) {
             tracing::warn!(
-                place,
-                to,
+                place = %shown(&place),
+                to = %shown(to),
                 "GitHub has this under another name now: calls follow; change the name in the configuration before \
                  somebody else takes it"
             );
@@ -250,7 +255,7 @@ impl Transport {
         authorization: &Authorization,
         kept: Option<&Kept>,
     ) -> Result<Answer, Failure> {
-        let request = format!("{} {path}", call.method);
+        let request = format!("{} {}", call.method, shown(path));
         let invalid = |error: http::Error| Failure::lasting(GitHubError::Invalid(format!("{request}: {error}")));
         let mut builder = Request::builder()
             .method(call.method.clone())
@@ -287,5 +292,13 @@ impl Transport {
         let mut parts = self.base.clone().into_parts();
         parts.path_and_query = Some(path.parse()?);
         Ok(Uri::from_parts(parts)?)
+    }
+}
+
+/// An address for people: its beginning, for it may be GitHub that made it.
+fn shown(address: &str) -> Cow<'_, str> {
+    match address.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &address[..end]).into(),
+        None => address.into(),
     }
 }

@@ -12,6 +12,9 @@ use serde::Serialize;
 /// Media type of problem documents.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
+/// Most characters of a text: it may repeat what came.
+const TEXT_MAX: usize = 500;
+
 /// A request that was not carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Object)]
 #[oai(rename = "Problem")]
@@ -59,7 +62,7 @@ impl Problem {
                 kind: "about:blank".to_owned(),
                 title: status.canonical_reason().unwrap_or("Error").to_owned(),
                 status: status.as_u16(),
-                detail: detail.into(),
+                detail: shortened(detail.into()),
                 errors: Vec::new(),
             }),
             retry_after: None,
@@ -89,7 +92,8 @@ impl Problem {
 
     /// Names a wrong field.
     pub(super) fn field(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        self.document.errors.push(FieldError { pointer: pointer.into(), detail: detail.into() });
+        let (pointer, detail) = (shortened(pointer.into()), shortened(detail.into()));
+        self.document.errors.push(FieldError { pointer, detail });
         self
     }
 
@@ -108,6 +112,14 @@ impl Problem {
     /// Its status.
     pub(super) fn status(&self) -> StatusCode {
         self.status
+    }
+}
+
+/// The beginning of a text.
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(TEXT_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 

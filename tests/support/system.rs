@@ -106,7 +106,11 @@ pub struct Running {
 
 /// Starts one group.
 pub async fn start(settings: GroupSettings) -> Running {
-    let data = tempfile::tempdir().unwrap();
+    start_in(tempfile::tempdir().unwrap(), settings).await
+}
+
+/// Starts one group on what a directory holds.
+pub async fn start_in(data: tempfile::TempDir, settings: GroupSettings) -> Running {
     let fake = Fake::new();
     let store = Arc::new(Embedded::open(data.path(), fake.clone()).unwrap());
     let hub = Arc::new(Hub::default());

@@ -390,8 +390,10 @@ impl Group {
 
     /// When the next health check is due.
     fn next_look(&self) -> Timestamp {
-        let look =
-            self.fleet.starting_since().map(|since| (since + LOOK_AFTER).max(self.last_healthcheck + LOOK_EVERY));
+        let look = self
+            .fleet
+            .starting_since()
+            .map(|since| backoff::after(since, LOOK_AFTER).max(self.last_healthcheck + LOOK_EVERY));
         look.map_or(self.next_healthcheck, |look| look.min(self.next_healthcheck))
     }
 

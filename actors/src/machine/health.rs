@@ -143,7 +143,7 @@ pub fn compare(
         let instance = instances.anywhere(name.as_str());
         let mut condemn = |reason| {
             let since = suspects.get(&name).map_or(now, |suspect| suspect.since);
-            let times = suspects.get(&name).map_or(1, |suspect| suspect.times + 1);
+            let times = suspects.get(&name).map_or(1, |suspect| suspect.times.saturating_add(1));
             if times >= LEAK_SIGHTINGS && now >= since + LEAK_GRACE {
                 Some(Verdict::Remove(reason))
             } else {

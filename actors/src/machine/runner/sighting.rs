@@ -76,7 +76,7 @@ pub(super) fn sighted(runner: &mut Runner, sighting: Sighting, now: Timestamp) -
             return remove(runner, DeleteReason::InstanceGone, Parts::BOTH, now);
         }
         Seen::Absent => {
-            runner.missed += 1;
+            runner.missed = runner.missed.saturating_add(1);
             if runner.missed >= CONTRADICTIONS && runner.state != Busy {
                 runner.error = Some("the backend does not list its instance any more".to_owned());
                 let parts = Parts { deregister_first: true, ..Parts::BOTH };
@@ -92,7 +92,7 @@ pub(super) fn sighted(runner: &mut Runner, sighting: Sighting, now: Timestamp) -
     }
     match runner.state {
         Starting | Idle if !registered => {
-            runner.missed += 1;
+            runner.missed = runner.missed.saturating_add(1);
             if runner.missed >= CONTRADICTIONS {
                 runner.error = Some("GitHub does not list it any more".to_owned());
                 let parts = Parts { deregister_first: true, ..Parts::BOTH };
@@ -101,14 +101,14 @@ pub(super) fn sighted(runner: &mut Runner, sighting: Sighting, now: Timestamp) -
         }
         // Its job is over, and the event that says so got lost: GitHub forgets a runner only when it has none.
         Busy if !registered => {
-            runner.missed += 1;
+            runner.missed = runner.missed.saturating_add(1);
             if runner.missed >= CONTRADICTIONS {
                 return vec![Effect::LookUpRegistration];
             }
         }
         // It waits for work that cannot reach it, in the place of one that could do it.
         Idle if matches!(&sighting.registration, Seen::Present(remote) if !remote.online) => {
-            runner.missed += 1;
+            runner.missed = runner.missed.saturating_add(1);
             if runner.missed >= CONTRADICTIONS {
                 runner.error = Some("GitHub lists it as offline".to_owned());
                 let parts = Parts { deregister_first: true, ..Parts::BOTH };
@@ -117,7 +117,7 @@ pub(super) fn sighted(runner: &mut Runner, sighting: Sighting, now: Timestamp) -
         }
         // Only GitHub's lagging flag made it busy, and the flag is gone.
         Busy if runner.job.is_none() && matches!(&sighting.registration, Seen::Present(remote) if !remote.busy) => {
-            runner.missed += 1;
+            runner.missed = runner.missed.saturating_add(1);
             if runner.missed >= CONTRADICTIONS {
                 enter(runner, Idle, now, "GitHub lists it as not busy, and no event names a job");
             }
