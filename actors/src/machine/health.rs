@@ -80,6 +80,8 @@ pub struct Suspect {
     times: u32,
     /// Whether it is an instance; such a one holds a place.
     pub instance: bool,
+    /// Whether the last complete listing did not show it: that may be wrong once.
+    missed: bool,
 }
 
 /// What a health check found.
@@ -133,7 +135,9 @@ pub fn compare(
     }
 
     let mut still_suspect = Suspects::new();
-    let names: BTreeSet<&str> = instances.names().chain(registered.iter().flat_map(BTreeMap::keys).copied()).collect();
+    let known_names = suspects.keys().map(RunnerName::as_str);
+    let listed = instances.names().chain(registered.iter().flat_map(BTreeMap::keys).copied());
+    let names: BTreeSet<&str> = listed.chain(known_names).collect();
     for name in names {
         let Ok(name) = RunnerName::new(name) else { continue };
         if fleet.get(&name).is_some() || fleet.ended_since(name.as_str(), listing.at) {
@@ -148,7 +152,7 @@ pub fn compare(
                 Some(Verdict::Remove(reason))
             } else {
                 let instance = reason == DeleteReason::LeakedInstance;
-                still_suspect.insert(name.clone(), Suspect { since, times, instance });
+                still_suspect.insert(name.clone(), Suspect { since, times, instance, missed: false });
                 None
             }
         };
@@ -161,6 +165,12 @@ pub fn compare(
             (Seen::Absent, Seen::Present(_)) => condemn(DeleteReason::LeakedInstance),
             (Seen::Present(remote), Seen::Absent) if !remote.online && !remote.busy => {
                 condemn(DeleteReason::LeakedRegistration)
+            }
+            (Seen::Absent, Seen::Absent) => {
+                if let Some(suspect) = suspects.get(&name).filter(|suspect| !suspect.missed) {
+                    still_suspect.insert(name.clone(), Suspect { missed: true, ..*suspect });
+                }
+                None
             }
             // One side did not answer, or the runner works somewhere: it is not touched, and not forgotten.
             _ => {

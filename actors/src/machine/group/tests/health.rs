@@ -105,10 +105,18 @@ fn an_instance_that_nobody_tracks_holds_its_place_until_it_is_gone() {
     assert_eq!(w.in_state(RunnerState::Deleting).len(), 1);
     w.finish_removals();
     assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
-    // One that went by itself frees its place with the next listing.
+    // One that went by itself frees its place with the second listing that does not show it: one may miss it, and one
+    // that failed shows nothing.
     let mut w = World::with(0, 1, Loaded::default());
     w.deliver("q1", 1, Queued, None);
     w.list(vec![], listing());
+    w.pass(61);
+    let failed = Listing { at: w.now, registered: Ok(Arc::new(vec![])), instances: listed(Err("503".into())) };
+    let effects = w.group.listed(&failed, w.now);
+    w.run(effects);
+    w.pass(61);
+    w.list(vec![], vec![]);
+    assert!(w.runners.is_empty(), "one of one may exist");
     w.pass(61);
     w.list(vec![], vec![]);
     assert_eq!(w.in_state(RunnerState::Registering).len(), 1);
