@@ -17,7 +17,7 @@ use crate::id::{Attempt, Cursor, JobId, ManagerName, RunnerName};
 use crate::machine::backoff::{self, mix};
 use crate::machine::demand::Demand;
 use crate::machine::fleet::Fleet;
-use crate::machine::health::{self, Listing, Suspects, Verdict};
+use crate::machine::health::{self, Listing, Verdict};
 use crate::machine::plan::{Hold, Plan, Situation, plan};
 use crate::machine::runner as runner_machine;
 use crate::machine::verify::{Checks, Known};
@@ -57,11 +57,8 @@ pub struct Group {
     demand: Demand,
     checks: Checks,
     fleet: Fleet,
-    suspects: Suspects,
     /// Backends that are being probed.
     probing: BTreeSet<String>,
-    looked: bool,
-    adopting: BTreeSet<RunnerName>,
     last_healthcheck: Timestamp,
     next_healthcheck: Timestamp,
     chance: u64,
@@ -133,10 +130,7 @@ impl Group {
             demand: Demand::default(),
             checks: Checks::default(),
             fleet: Fleet::default(),
-            suspects: Suspects::new(),
             probing: BTreeSet::new(),
-            looked: false,
-            adopting: BTreeSet::new(),
             last_healthcheck: now,
             next_healthcheck: now,
             chance,
@@ -283,8 +277,8 @@ impl Group {
             return vec![];
         }
         let before = self.fleet.put(Arc::clone(&runner));
-        if self.adopting.remove(&runner.name) {
-            self.stop_looking();
+        if self.snapshot.suspects.remove(&runner.name).is_some() {
+            self.dirty = true;
         }
         let settled = self.snapshot.unsettled.get(&runner.name).is_some_and(|news| match runner.state {
             RunnerState::Busy => !news.completed && runner.job.is_some(),
@@ -310,14 +304,6 @@ impl Group {
         }
         self.act(now, &mut effects);
         effects
-    }
-
-    /// After a complete look, once all that it found is saved: a crash in between must not forget what counts.
-    fn stop_looking(&mut self) {
-        if self.looked && self.adopting.is_empty() {
-            self.snapshot.looking = false;
-            self.dirty = true;
-        }
     }
 
     fn runner_entered(&mut self, runner: &Runner, now: Timestamp) {
@@ -406,7 +392,8 @@ impl Group {
 
     /// Both listings of a health check.
     pub fn listed(&mut self, listing: &Listing, now: Timestamp) -> Vec<Effect> {
-        let found = health::compare(&self.settings.name, &self.marker, &self.fleet, &mut self.suspects, listing, now);
+        let found =
+            health::compare(&self.settings.name, &self.marker, &self.fleet, &mut self.snapshot.suspects, listing, now);
         let moved = found.moved.into_iter();
         let mut effects: Vec<Effect> = moved
             .map(|(name, backend)| Effect::Tell(name, runner_machine::Event::Moved { backend, at: listing.at }))
@@ -415,21 +402,17 @@ impl Group {
         effects.extend(sightings.map(|(name, seen)| Effect::Tell(name, runner_machine::Event::Sighted(seen))));
         let repairs = u32::try_from(found.strays.len()).unwrap_or(u32::MAX);
         for stray in found.strays {
-            if self.snapshot.looking {
-                self.adopting.insert(stray.name.clone());
-            }
             self.take_in(stray, now, &mut effects);
         }
         let errors: Vec<&str> = listing.errors().collect();
         if errors.is_empty() {
-            self.looked = true;
-            self.stop_looking();
+            self.snapshot.looking = false;
         } else {
             self.next_healthcheck = self.next_healthcheck.min(now + HEALTHCHECK_RETRY);
             let text = format!("health check: {}", errors.join("; "));
             self.snapshot.last_error = Some(LastError { at: now, text });
         }
-        if !self.suspects.is_empty() {
+        if !self.snapshot.suspects.is_empty() {
             // A second look soon settles what the first one left open.
             self.next_healthcheck = self.next_healthcheck.min(now + health::LEAK_GRACE.max(HEALTHCHECK_RETRY));
         }
@@ -475,9 +458,9 @@ impl Group {
         effects.push(Effect::Spawn(runner, runner_machine::Event::Found));
     }
 
-    /// Everything of ours that may exist: the fleet, and instances that nobody tracks and that are not removed yet.
+    /// Everything of ours that may exist: the fleet, and what nobody tracks and is not removed yet.
     fn total(&self) -> u32 {
-        let untracked = self.suspects.iter().filter(|(name, s)| s.instance && self.fleet.get(name).is_none()).count();
+        let untracked = self.snapshot.suspects.keys().filter(|name| self.fleet.get(name).is_none()).count();
         self.fleet.total().saturating_add(u32::try_from(untracked).unwrap_or(u32::MAX))
     }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::id::{GroupName, RunnerName};
 use crate::machine::fleet::Fleet;
 use crate::machine::runner::{Seen, Sighting, minds};
+use crate::model::group::Suspect;
 use crate::model::instance::Instance;
 use crate::model::remote::RemoteRunner;
 use crate::model::runner::{DeleteReason, RunnerState};
@@ -71,19 +72,6 @@ pub enum Verdict {
 /// Strays that are not removed yet.
 pub type Suspects = BTreeMap<RunnerName, Suspect>;
 
-/// Something of ours without its counterpart, as long as it is only looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Suspect {
-    /// When it was first seen.
-    since: Timestamp,
-    /// Listings that showed it.
-    times: u32,
-    /// Whether it is an instance; such a one holds a place.
-    pub instance: bool,
-    /// Whether the last complete listing did not show it: that may be wrong once.
-    missed: bool,
-}
-
 /// What a health check found.
 #[derive(Debug, Default)]
 pub struct Findings {
@@ -140,21 +128,22 @@ pub fn compare(
     let names: BTreeSet<&str> = listed.chain(known_names).collect();
     for name in names {
         let Ok(name) = RunnerName::new(name) else { continue };
-        if fleet.get(&name).is_some() || fleet.ended_since(name.as_str(), listing.at) {
+        let suspect = suspects.get(&name).copied();
+        if fleet.get(&name).is_some() {
+            // Until its runner is saved.
+            still_suspect.extend(suspect.map(|suspect| (name, suspect)));
+            continue;
+        }
+        if fleet.ended_since(name.as_str(), listing.at) {
             continue;
         }
         let registration = seen(registered.as_ref(), name.as_str());
         let instance = instances.anywhere(name.as_str());
+        let mut suspect = suspect.unwrap_or(Suspect { since: now, times: 0, missed: false });
         let mut condemn = |reason| {
-            let since = suspects.get(&name).map_or(now, |suspect| suspect.since);
-            let times = suspects.get(&name).map_or(1, |suspect| suspect.times.saturating_add(1));
-            if times >= LEAK_SIGHTINGS && now >= since + LEAK_GRACE {
-                Some(Verdict::Remove(reason))
-            } else {
-                let instance = reason == DeleteReason::LeakedInstance;
-                still_suspect.insert(name.clone(), Suspect { since, times, instance, missed: false });
-                None
-            }
+            suspect.times = suspect.times.saturating_add(1);
+            let condemned = suspect.times >= LEAK_SIGHTINGS && now >= suspect.since + LEAK_GRACE;
+            condemned.then_some(Verdict::Remove(reason))
         };
         let verdict = match (&registration, &instance) {
             (Seen::Present(remote), Seen::Present(_)) => Some(Verdict::Adopt(match (remote.online, remote.busy) {
@@ -166,20 +155,14 @@ pub fn compare(
             (Seen::Present(remote), Seen::Absent) if !remote.online && !remote.busy => {
                 condemn(DeleteReason::LeakedRegistration)
             }
-            (Seen::Absent, Seen::Absent) => {
-                if let Some(suspect) = suspects.get(&name).filter(|suspect| !suspect.missed) {
-                    still_suspect.insert(name.clone(), Suspect { missed: true, ..*suspect });
-                }
-                None
-            }
+            (Seen::Absent, Seen::Absent) if suspect.missed => continue,
             // One side did not answer, or the runner works somewhere: it is not touched, and not forgotten.
-            _ => {
-                if let Some(suspect) = suspects.get(&name) {
-                    still_suspect.insert(name.clone(), *suspect);
-                }
-                None
-            }
+            _ => None,
         };
+        if registration != Seen::Unknown && instance != Seen::Unknown {
+            suspect.missed = registration == Seen::Absent && instance == Seen::Absent;
+        }
+        still_suspect.insert(name.clone(), suspect);
         if let Some(verdict) = verdict {
             findings.strays.push(Stray { name, registration: known(registration), instance: known(instance), verdict });
         }

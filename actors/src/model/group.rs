@@ -34,6 +34,20 @@ pub struct GroupSnapshot {
     /// Backends whose last create failed, by name.
     #[serde(default)]
     pub breakers: BTreeMap<String, Breaker>,
+    /// What is there and nobody tracks, by the name of its runner. It holds a place: it may live, or come to life.
+    #[serde(default)]
+    pub suspects: BTreeMap<RunnerName, Suspect>,
+}
+
+/// Something of a group's that nobody tracks, as long as it is only looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// When it was first seen.
+    pub since: Timestamp,
+    /// Listings that showed it without its counterpart.
+    pub times: u32,
+    /// Whether the last complete listing did not show it: that may be wrong once.
+    pub missed: bool,
 }
 
 /// What a group makes of a backend's failed creates. None: all is well.

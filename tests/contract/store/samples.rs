@@ -136,6 +136,7 @@ pub fn snapshot(cursor: Cursor) -> GroupSnapshot {
         last_healthcheck: Some(Healthcheck { at: at(2), registered: Some(3), instances: None, repairs: 1 }),
         unsettled: BTreeMap::from([(group("octo-linux").runner_name(4), JobNews { job: JobId(4), completed: true })]),
         breakers: BTreeMap::new(),
+        suspects: BTreeMap::new(),
     }
 }
 

@@ -123,7 +123,27 @@ fn an_instance_that_nobody_tracks_holds_its_place_until_it_is_gone() {
 }
 
 #[test]
-fn a_group_looks_until_all_that_it_adopted_is_saved() {
+fn what_nobody_tracks_holds_its_place_over_a_restart_whatever_side_it_was_seen_on() {
+    type Seen = (Vec<RemoteRunner>, Vec<Instance>);
+    let shown: [fn() -> Seen; 3] = [
+        || (vec![], vec![instance("octo-aaaaaaaa", InstanceStatus::Running)]),
+        || (vec![remote("octo-aaaaaaaa", true, true)], vec![]),
+        || (vec![remote("octo-aaaaaaaa", false, false)], vec![]),
+    ];
+    for shown in shown {
+        let mut w = World::with(0, 1, Loaded::default());
+        let (registered, instances) = shown();
+        w.list(registered, instances);
+        assert!(!w.group.snapshot().looking);
+        let snapshot = Some(w.group.snapshot().clone());
+        let mut w = World::with(0, 1, Loaded { snapshot, ..Loaded::default() });
+        w.deliver("q1", 1, Queued, None);
+        assert!(w.runners.is_empty(), "one of one may exist");
+    }
+}
+
+#[test]
+fn what_a_group_takes_in_holds_its_place_until_it_is_saved() {
     let mut w = World::with(0, 2, Loaded::default());
     w.deliver("q1", 1, Queued, None);
     let (a, b) = ("octo-aaaaaaaa", "octo-bbbbbbbb");
@@ -133,9 +153,10 @@ fn a_group_looks_until_all_that_it_adopted_is_saved() {
         instances: listed(Ok(vec![instance(a, InstanceStatus::Running), instance(b, InstanceStatus::Running)])),
     };
     let effects = w.group.listed(&listing, w.now);
-    assert!(w.group.snapshot().looking, "a crash now must not forget them");
+    let crashed = World::with(0, 2, Loaded { snapshot: Some(w.group.snapshot().clone()), ..Loaded::default() });
+    assert!(!crashed.group.snapshot().looking && !crashed.group.has_capacity(), "neither was saved before the crash");
     w.run(effects);
-    assert!(!w.group.snapshot().looking);
+    assert!(w.group.snapshot().suspects.is_empty());
     assert_eq!(w.group.fleet().total(), 2);
 }
 
