@@ -73,7 +73,7 @@ impl Lease {
     }
 
     /// Waits until it is valid.
-    async fn valid(&self) {
+    pub(crate) async fn valid(&self) {
         let Some(lease) = &self.0 else { return };
         loop {
             // Before the look: a renewal in between is not missed.

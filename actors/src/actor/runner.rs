@@ -44,6 +44,8 @@ pub(crate) enum Msg {
     /// Answers once every message before it is handled.
     Barrier(RpcReplyPort<()>),
     Done(Discriminant<Effect>, Option<Event>),
+    /// This process may act again: an effect that waited for that is begun, if it is still wanted.
+    Begin(Effect),
     /// A task whose result is waited for panicked: the actor fails, and begins anew.
     Panicked,
 }
@@ -95,6 +97,10 @@ impl Actor for RunnerActor {
                 if let Some(event) = event {
                     state.event(&myself, event);
                 }
+            }
+            Msg::Begin(effect) => {
+                state.out.remove(&discriminant(&effect));
+                state.launch(&myself, effect);
             }
             Msg::Saved(runner, token, result) => state.saved(&myself, runner, token, result),
             Msg::WriteAgain => {
@@ -209,8 +215,16 @@ impl State {
         if world.stopping.is_cancelled() || !still_wanted(&self.runner, &effect) || !self.out.insert(kind) {
             return;
         }
-        let (interpreter, runner, actor) =
-            (Arc::clone(&self.args.interpreter), Arc::clone(&self.runner), myself.clone());
+        let actor = myself.clone();
+        if !world.lease.is_valid() {
+            let lease = world.lease.clone();
+            let wait = async move {
+                lease.valid().await;
+                let _ = actor.cast(Msg::Begin(effect));
+            };
+            return world.spawn(self.calls.token(), wait, panicked(myself));
+        }
+        let (interpreter, runner) = (Arc::clone(&self.args.interpreter), Arc::clone(&self.runner));
         let call = async move {
             let event = interpreter.perform(&runner, effect).await;
             let _ = actor.cast(Msg::Done(kind, event));

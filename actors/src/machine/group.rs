@@ -435,12 +435,8 @@ impl Group {
             Verdict::Remove(reason) => {
                 let side = if reason == DeleteReason::LeakedInstance { "instance" } else { "registration" };
                 effects.push(Effect::Note(Note::Leak(side)));
-                let removal = Removal {
-                    reason,
-                    deregistered: false,
-                    instance_deleted: false,
-                    deregister_first: reason == DeleteReason::LeakedRegistration,
-                };
+                // Listings may have missed its other side: GitHub is asked by name, and refuses while it runs a job.
+                let removal = Removal { reason, deregistered: false, instance_deleted: false, deregister_first: true };
                 (RunnerState::Deleting, Some(removal), reason.as_str())
             }
         };
