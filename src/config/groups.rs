@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use actors::id::GroupName;
-use actors::model::settings::{BackendLimits, GroupSettings, Scope};
+use actors::model::settings::{BackendLimits, GroupSettings, Os, Scope};
 
 use super::credentials::Credentials;
 use super::error::ConfigError;
@@ -138,6 +138,16 @@ fn group(
             breaker_wait: raw.keys.breaker_wait.value?.0,
         });
         backends.push(settings);
+    }
+    let scripted =
+        |backend: &BackendSettings| matches!(backend, BackendSettings::External(s) if s.startup_script.is_some());
+    if raw.os.value.as_ref().is_some_and(|os| os.0 != Os::Linux) && backends.iter().any(scripted) {
+        reader.wrong_at(
+            &raw.os.spot,
+            "another system than linux beside a startup_script",
+            "linux: it is a shell script",
+        );
+        return None;
     }
     let settings = GroupSettings {
         name: raw.name.value?,

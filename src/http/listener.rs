@@ -78,8 +78,12 @@ impl Connections {
         activity
     }
 
-    fn close(&self, ends: &Ends) {
-        self.open_ones().remove(ends);
+    /// Forgets a connection; another one may have the same ends by now.
+    fn close(&self, ends: &Ends, activity: &Arc<Activity>) {
+        let mut open = self.open_ones();
+        if open.get(ends).is_some_and(|known| Arc::ptr_eq(known, activity)) {
+            open.remove(ends);
+        }
     }
 
     fn open_ones(&self) -> MutexGuard<'_, HashMap<Ends, Arc<Activity>>> {
@@ -262,7 +266,7 @@ impl BoundedStream {
 
 impl Drop for BoundedStream {
     fn drop(&mut self) {
-        self.connections.close(&self.ends);
+        self.connections.close(&self.ends, &self.activity);
     }
 }
 

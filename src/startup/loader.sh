@@ -13,11 +13,11 @@ ask() {
     curl --config - --fail --silent --show-error --location --retry 5 --retry-delay 2 --max-time 60 "$@"
 }
 
-script=$(mktemp "${HOME:-/root}/startup.XXXXXX")
+script=''
 step='the startup script cannot be fetched'
 ended() {
   code=$?
-  rm -f "$script"
+  [ -z "$script" ] || rm -f "$script"
   if [ "$code" != 0 ] && [ -n "$step" ]; then
     ask --data "{\"status\": \"failed\", \"message\": \"$step\"}" --header 'Content-Type: application/json' \
       "${callback_url%/status}/status" >/dev/null || true
@@ -26,7 +26,14 @@ ended() {
 }
 trap ended EXIT
 
-ask --output "$script" "$metadata_url/startup-script"
+script=$(mktemp "${HOME:-/root}/startup.XXXXXX")
+# The manager may be restarting.
+tries=0
+until ask --output "$script" "$metadata_url/startup-script"; do
+  tries=$((tries + 1))
+  [ "$tries" -lt 10 ] || exit 1
+  sleep 3
+done
 chmod 700 "$script"
 step='the startup script failed'
 if [ "$(id -u)" = 0 ]; then

@@ -139,7 +139,13 @@ fi
 
 begin 'fetching the just-in-time config'
 if [ -z "$RUNNER_JIT_CONFIG" ] && [ -n "$RUNNER_METADATA_URL" ]; then
-  RUNNER_JIT_CONFIG=$(ask "$RUNNER_METADATA_URL/jit-config")
+  # The manager may be restarting.
+  tries=0
+  until RUNNER_JIT_CONFIG=$(ask "$RUNNER_METADATA_URL/jit-config"); do
+    tries=$((tries + 1))
+    [ "$tries" -lt 10 ] || exit 1
+    sleep 3
+  done
 fi
 case $RUNNER_JIT_CONFIG in
   '' | *[!A-Za-z0-9+/=_-]*)

@@ -88,6 +88,10 @@ fn a_startup_script_is_read_and_checked_with_the_configuration() {
         ", extra_specs: {runner_install_template: eA==}",
         "startup_script beside runner_install_template",
     );
+    let windows =
+        external(url, PROVIDER, &instance("built-in", "")).replace("organization: o", "organization: o\n  os: windows");
+    let error = parse(&windows).unwrap_err().to_string();
+    assert!(error.contains("runner_groups[0].os: found another system than linux beside a startup_script"), "{error}");
     wrong("built-in", ", extra_specs: [1]", "startup_script beside extra_specs that are no mapping");
 }
 

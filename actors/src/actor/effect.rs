@@ -312,6 +312,8 @@ impl Interpreter {
             None => match self.find(runner).await? {
                 // A runner of that name without our marker is somebody else's.
                 Some(found) if found.labels.iter().any(|l| l.eq_ignore_ascii_case(&self.marker)) => found.id,
+                // Perhaps somebody changed its labels: then its instance is ours.
+                Some(found) if found.busy => return Ok(Deregistered::Busy),
                 Some(_) | None => return Ok(Deregistered::Absent),
             },
         };

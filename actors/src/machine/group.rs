@@ -257,6 +257,7 @@ impl Group {
     pub fn recover(&mut self) -> Vec<Effect> {
         let fleet = &self.fleet;
         self.snapshot.unsettled.retain(|runner, _| fleet.get(runner).is_some());
+        self.snapshot.suspects.retain(|runner, _| fleet.get(runner).is_none());
         let names: Vec<RunnerName> = self.fleet.iter().map(|runner| runner.name.clone()).collect();
         names.iter().flat_map(|name| self.revive(name)).collect()
     }
@@ -447,7 +448,7 @@ impl Group {
         if let Some((backend, instance)) = stray.instance {
             (runner.backend, runner.instance) = (backend, Some(instance.id));
         }
-        runner.online_at = stray.registration.filter(|r| r.online).map(|_| now);
+        runner.online_at = stray.registration.filter(|r| r.online || r.busy).map(|_| now);
         runner.history = vec![Transition { state, at: now, reason: why.to_owned() }];
         let runner = Arc::new(runner);
         self.fleet.put(Arc::clone(&runner));

@@ -139,6 +139,8 @@ pub fn compare(
         }
         let registration = seen(registered.as_ref(), name.as_str());
         let instance = instances.anywhere(name.as_str());
+        // A clock that was ahead does not count.
+        let suspect = suspect.map(|suspect| Suspect { since: suspect.since.min(now), ..suspect });
         let mut suspect = suspect.unwrap_or(Suspect { since: now, times: 0, missed: false });
         let mut condemn = |reason| {
             suspect.times = suspect.times.saturating_add(1);
@@ -152,11 +154,10 @@ pub fn compare(
                 (false, false) => RunnerState::Starting,
             })),
             (Seen::Absent, Seen::Present(_)) => condemn(DeleteReason::LeakedInstance),
-            (Seen::Present(remote), Seen::Absent) if !remote.online && !remote.busy => {
-                condemn(DeleteReason::LeakedRegistration)
-            }
+            // Also one that is online: GitHub lets none go that runs a job.
+            (Seen::Present(remote), Seen::Absent) if !remote.busy => condemn(DeleteReason::LeakedRegistration),
             (Seen::Absent, Seen::Absent) if suspect.missed => continue,
-            // One side did not answer, or the runner works somewhere: it is not touched, and not forgotten.
+            // One side did not answer, or the runner runs a job somewhere: it is not touched, and not forgotten.
             _ => None,
         };
         if registration != Seen::Unknown && instance != Seen::Unknown {

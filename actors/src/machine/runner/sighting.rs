@@ -82,6 +82,12 @@ pub(super) fn sighted(runner: &mut Runner, sighting: Sighting, now: Timestamp) -
                 let parts = Parts { deregister_first: true, ..Parts::BOTH };
                 return remove(runner, DeleteReason::InstanceGone, parts, now);
             }
+            // Only GitHub's lagging flag made it busy, the flag is gone, and so is its instance.
+            let idle = matches!(&sighting.registration, Seen::Present(remote) if !remote.busy);
+            if runner.missed >= CONTRADICTIONS && runner.job.is_none() && idle {
+                let parts = Parts { deregister_first: true, ..Parts::BOTH };
+                return remove(runner, DeleteReason::InstanceGone, parts, now);
+            }
             // Backends list late, and GitHub's pages shift while they are read: a busy one is asked for by its name.
             if runner.missed >= CONTRADICTIONS && !registered {
                 return vec![Effect::LookUpRegistration];

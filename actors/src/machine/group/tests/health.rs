@@ -34,13 +34,15 @@ fn a_leaked_instance_goes_after_two_sightings_and_a_grace_and_a_foreign_one_neve
 }
 
 #[test]
-fn a_ghost_registration_goes_and_an_online_one_stays() {
+fn a_registration_without_an_instance_goes_unless_it_runs_a_job() {
     let mut w = World::new(0, 2);
-    let listing = || vec![remote("octo-aaaaaaaa", false, false), remote("octo-bbbbbbbb", true, false)];
+    let (offline, idle, busy) = ("octo-aaaaaaaa", "octo-bbbbbbbb", "octo-cccccccc");
+    let listing = || vec![remote(offline, false, false), remote(idle, true, false), remote(busy, true, true)];
     w.list(listing(), vec![]);
     w.pass(61);
     w.list(listing(), vec![]);
-    assert_eq!(w.in_state(RunnerState::Deleting), [RunnerName::new("octo-aaaaaaaa").unwrap()]);
+    assert_eq!(w.in_state(RunnerState::Deleting), [offline, idle].map(|name| RunnerName::new(name).unwrap()));
+    assert!(w.runners.values().all(|runner| runner.removal.as_ref().unwrap().deregister_first), "GitHub may refuse");
 }
 
 #[test]
