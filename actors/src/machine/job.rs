@@ -186,6 +186,20 @@ mod tests {
     }
 
     #[test]
+    fn only_who_took_the_job_is_its_runner() {
+        let named = |id: &str, action, name: &str| {
+            let mut delivery = delivery(id, 1, action);
+            delivery.event.runner = Some(RunnerRef { id: None, name: name.into() });
+            delivery
+        };
+        let queued = run(&[named("q", JobAction::Queued, "of-an-earlier-try")]);
+        assert_eq!(queued.runner, None);
+        let taken =
+            run(&[named("q", JobAction::Queued, "of-an-earlier-try"), named("p", JobAction::InProgress, "octo-1")]);
+        assert_eq!(taken.runner.unwrap().name, "octo-1");
+    }
+
+    #[test]
     fn an_approval_takes_a_job_out_of_demand_until_it_is_queued_again() {
         let q = |id| delivery(id, 1, JobAction::Queued);
         let w = |id| delivery(id, 1, JobAction::Waiting);

@@ -530,6 +530,22 @@ fn a_place_behind_the_cursor_is_not_read_again_whatever_is_in_it() {
 }
 
 #[test]
+fn a_job_whose_runner_ran_another_one_is_still_owed_one() {
+    let mut w = World::new(0, 1);
+    w.deliver("q1", 1, Queued, None);
+    w.deliver("q2", 2, Queued, None);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    assert_eq!(w.runners[&name].for_job, Some(JobId(1)));
+    w.deliver("p2", 2, InProgress, Some(&name));
+    w.deliver("c2", 2, Completed, Some(&name));
+    assert!(w.group.demand().contains(JobId(1)));
+    w.finish_removals();
+    let next = w.in_state(RunnerState::Registering);
+    assert_eq!((next.len(), w.runners[&next[0]].for_job), (1, Some(JobId(1))));
+}
+
+#[test]
 fn news_that_no_saved_runner_shows_is_told_again_after_a_restart() {
     let mut w = World::new(0, 5);
     w.deliver("q1", 1, Queued, None);
