@@ -106,7 +106,7 @@ async fn load(
                 stream.set_nodelay(true).unwrap();
                 let mut buffer = vec![0; 4096];
                 let mut times = Vec::new();
-                while Instant::now() < end {
+                while times.is_empty() || Instant::now() < end {
                     let n = ids.fetch_add(1, Ordering::Relaxed);
                     let id = format!("{n:08x}-0000-11ef-8000-000000000000");
                     let (body, signature) = &payloads[usize::try_from(n).unwrap() % JOBS];
