@@ -85,13 +85,13 @@ fn seeds_that_once_failed_pass() {
     }
 }
 
-/// Seeds that no run has seen yet, on one processor, for half a minute or `SIMULATE_FRESH_SECONDS`. One that fails is
+/// Seeds that no run has seen yet, with one manager, on one processor, for half a minute or `SIMULATE_FRESH_SECONDS`. One that fails is
 /// kept in `seeds.txt`, which is to be committed with what it found.
 #[test]
 fn fresh_seeds_keep_the_promises() {
     let from = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let time = Duration::from_secs(number("SIMULATE_FRESH_SECONDS").unwrap_or(30));
-    let failures = sweep(from, None, Some(time), FEW_JOBS, 1);
+    let failures = sweep(Scenario::of, from, None, Some(time), FEW_JOBS, 1);
     for (seed, why) in &failures {
         keep(*seed, FEW_JOBS, why);
     }
@@ -109,8 +109,7 @@ const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/simulation/seeds
 fn keep(seed: u64, jobs: usize, why: &str) {
     use std::io::Write as _;
     let mut file = std::fs::OpenOptions::new().append(true).open(SEEDS).unwrap();
-    let wide = if scenario(seed, jobs).is_wide() { " wide" } else { "" };
-    write!(file, "# {why}\n{seed} {jobs}{wide}\n").unwrap();
+    write!(file, "# {why}\n{seed} {jobs}\n").unwrap();
 }
 
 /// A fixed set; `scripts/simulate` says which seeds instead.
@@ -120,16 +119,23 @@ fn every_seed_keeps_the_promises() {
     let (seeds, minutes) = (number("SIMULATE_SEEDS"), number("SIMULATE_MINUTES"));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let failures = if seeds.is_none() && minutes.is_none() {
-        sweep(0, Some(20), None, jobs, threads)
+        sweep(scenario, 0, Some(20), None, jobs, threads)
     } else {
         let time = minutes.map(|minutes| Duration::from_secs(60 * minutes));
-        sweep(number("SIMULATE_FROM").unwrap_or(0), seeds, time, jobs, threads)
+        sweep(scenario, number("SIMULATE_FROM").unwrap_or(0), seeds, time, jobs, threads)
     };
     assert!(failures.is_empty(), "seeds that fail: {failures:?}; each says above how to reproduce it");
 }
 
 /// Runs seeds until their number, or the time, is over, or five failed. Returns those, and in a line why.
-fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize, threads: usize) -> Vec<(u64, String)> {
+fn sweep(
+    make: fn(u64, usize) -> Scenario,
+    from: u64,
+    seeds: Option<u64>,
+    time: Option<Duration>,
+    jobs: usize,
+    threads: usize,
+) -> Vec<(u64, String)> {
     println!("from seed {from}, {jobs} jobs each");
     let began = Instant::now();
     let next = std::sync::atomic::AtomicU64::new(from);
@@ -144,7 +150,7 @@ fn sweep(from: u64, seeds: Option<u64>, time: Option<Duration>, jobs: usize, thr
             if over || failures.lock().unwrap().len() >= 5 {
                 return;
             }
-            match std::panic::catch_unwind(|| check(scenario(seed, jobs))) {
+            match std::panic::catch_unwind(|| check(make(seed, jobs))) {
                 Ok(outcome) => {
                     for (kind, times) in outcome.struck {
                         *struck.lock().unwrap().entry(kind).or_insert(0) += times;
