@@ -18,7 +18,7 @@ use crate::actor::directory::{Command, Directory, Health, Outcome, Refused};
 use crate::actor::effect::{Interpreter, World};
 use crate::actor::restarts::Restarts;
 use crate::actor::runner::{Args as RunnerArgs, LONGEST_SLEEP, Msg as RunnerMsg, RunnerActor, SAVE_RETRY, until};
-use crate::id::{FencingToken, GroupName, JobId, ManagerName, RunnerName};
+use crate::id::{Cursor, FencingToken, GroupName, JobId, ManagerName, RunnerName};
 use crate::machine::group::{Effect, Group, Refusal};
 use crate::machine::health::Listing;
 use crate::model::delivery::JobEvent;
@@ -56,7 +56,7 @@ pub(crate) struct Args {
 pub(crate) enum GroupMsg {
     /// Load what the store has, for the first time or after it failed.
     Load,
-    Loaded(Result<(FencingToken, Loaded), StoreError>),
+    Loaded(Result<(FencingToken, Loaded, Vec<InboxEntry>), StoreError>),
     /// There is something in the inbox. May be sent for nothing, and may be lost.
     Poke,
     Inbox(Result<Vec<InboxEntry>, StoreError>),
@@ -240,14 +240,30 @@ impl State {
         self.task(async move {
             let loaded = async {
                 let token = store.acquire(&name).await?;
-                Ok((token, store.load(&name).await?))
+                let loaded = store.load(&name).await?;
+                // Before a runner wakes: what it was about to do may have been overtaken.
+                let mut inbox = vec![];
+                let mut after = loaded.snapshot.as_ref().map_or(Cursor(0), |snapshot| snapshot.cursor);
+                loop {
+                    let mut entries = store.inbox(&name, after, INBOX_BATCH).await?;
+                    let whole = entries.len() == INBOX_BATCH;
+                    after = entries.last().map_or(after, |last| last.cursor);
+                    inbox.append(&mut entries);
+                    if !whole {
+                        return Ok((token, loaded, inbox));
+                    }
+                }
             };
             let _ = actor.cast(GroupMsg::Loaded(loaded.await));
         });
     }
 
-    async fn loaded(&mut self, myself: &ActorRef<GroupMsg>, result: Result<(FencingToken, Loaded), StoreError>) {
-        let (token, loaded) = match result {
+    async fn loaded(
+        &mut self,
+        myself: &ActorRef<GroupMsg>,
+        result: Result<(FencingToken, Loaded, Vec<InboxEntry>), StoreError>,
+    ) {
+        let (token, loaded, inbox) = match result {
             Ok(loaded) => loaded,
             Err(error @ (StoreError::NotOwner { .. } | StoreError::Fenced { .. })) => return self.lost(myself, &error),
             Err(error) => {
@@ -298,7 +314,9 @@ impl State {
             entry.actor = Some(actor);
             entry.health = Health::Running;
         });
-        let effects = self.running.as_mut().map(|running| running.group.recover()).unwrap_or_default();
+        let now = self.now();
+        let recovered = self.running.as_mut().map(|running| running.group.recover(inbox, now));
+        let effects = recovered.unwrap_or_default();
         self.carry_out(myself, effects).await;
         self.read_inbox(myself);
         self.tick(myself).await;

@@ -3,6 +3,7 @@
 mod backends;
 mod command;
 mod jobs;
+mod recovery;
 mod verified;
 
 pub use command::Refusal;
@@ -34,6 +35,9 @@ const FINAL_JOBS_MAX: usize = 1000;
 /// Time until the next health check when one side did not answer.
 const HEALTHCHECK_RETRY: Duration = Duration::from_secs(60);
 
+/// Time until a group that began without its memory looks once more, when its first look found something.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
+
 /// A runner that starts for longer than this makes the group look whether it is online: no event tells.
 const LOOK_AFTER: Duration = Duration::from_secs(30);
 /// Time between two such looks.
@@ -59,6 +63,8 @@ pub struct Group {
     fleet: Fleet,
     /// Backends that are being probed.
     probing: BTreeSet<String>,
+    /// A complete health check found something that this group did not remember.
+    looked: bool,
     last_healthcheck: Timestamp,
     next_healthcheck: Timestamp,
     chance: u64,
@@ -131,6 +137,7 @@ impl Group {
             checks: Checks::default(),
             fleet: Fleet::default(),
             probing: BTreeSet::new(),
+            looked: false,
             last_healthcheck: now,
             next_healthcheck: now,
             chance,
@@ -250,25 +257,6 @@ impl Group {
         self.snapshot.cursor = Cursor(0);
         self.dirty = true;
         self.dirty_jobs.extend(self.jobs.keys().copied());
-    }
-
-    /// Wakes the runners that were loaded; for a group that was just built.
-    #[must_use]
-    pub fn recover(&mut self) -> Vec<Effect> {
-        let fleet = &self.fleet;
-        self.snapshot.unsettled.retain(|runner, _| fleet.get(runner).is_some());
-        self.snapshot.suspects.retain(|runner, _| fleet.get(runner).is_none());
-        let names: Vec<RunnerName> = self.fleet.iter().map(|runner| runner.name.clone()).collect();
-        names.iter().flat_map(|name| self.revive(name)).collect()
-    }
-
-    /// Gives a runner an actor again, from its last saved state, and tells it what that state does not show yet.
-    #[must_use]
-    pub fn revive(&self, name: &RunnerName) -> Vec<Effect> {
-        let Some(runner) = self.fleet.get(name) else { return vec![] };
-        let mut effects = vec![Effect::Spawn(Arc::clone(runner), runner_machine::Event::Recovered)];
-        effects.extend(self.snapshot.unsettled.get(name).map(|news| Effect::Tell(name.clone(), jobs::event_of(*news))));
-        effects
     }
 
     /// A runner's actor tells of its new state.
@@ -407,7 +395,13 @@ impl Group {
         }
         let errors: Vec<&str> = listing.errors().collect();
         if errors.is_empty() {
-            self.snapshot.looking = false;
+            // Where something is, more may be: what one listing missed on both sides, the second one shows.
+            let found = found.registered.is_some_and(|n| n > 0) || found.instances.is_some_and(|n| n > 0);
+            self.looked = self.snapshot.looking && found && !self.looked;
+            self.snapshot.looking = self.looked;
+            if self.looked {
+                self.next_healthcheck = self.next_healthcheck.min(now + SECOND_LOOK);
+            }
         } else {
             self.next_healthcheck = self.next_healthcheck.min(now + HEALTHCHECK_RETRY);
             let text = format!("health check: {}", errors.join("; "));

@@ -20,16 +20,26 @@ impl Group {
         if entry.cursor <= self.snapshot.cursor {
             return vec![];
         }
-        self.snapshot.cursor = entry.cursor;
-        self.dirty = true;
         let mut effects = vec![];
-        let delivery = entry.delivery;
-        self.happened(&delivery, entry.assigned, entry.known, &mut effects);
+        let queued = self.heard(entry, &mut effects);
         self.act(now, &mut effects);
-        if delivery.event.action == JobAction::Queued {
-            self.explain_waiting(delivery.event.job.id, now);
+        if let Some(job) = queued {
+            self.explain_waiting(job, now);
         }
         effects
+    }
+
+    /// Takes note of a delivery of the inbox, once; returns the job that it says is queued.
+    pub(super) fn heard(&mut self, entry: InboxEntry, effects: &mut Vec<Effect>) -> Option<JobId> {
+        if entry.cursor <= self.snapshot.cursor {
+            return None;
+        }
+        self.snapshot.cursor = entry.cursor;
+        self.dirty = true;
+        let event = &entry.delivery.event;
+        let queued = (event.action == JobAction::Queued).then_some(event.job.id);
+        self.happened(&entry.delivery, entry.assigned, entry.known, effects);
+        queued
     }
 
     /// Brings the job up to date, and tells the runner that took it.
@@ -153,7 +163,7 @@ impl Group {
         self.dirty_jobs.insert(job.id());
     }
 
-    fn explain_waiting(&mut self, id: JobId, now: Timestamp) {
+    pub(super) fn explain_waiting(&mut self, id: JobId, now: Timestamp) {
         if !self.demand.contains(id) || self.fleet.requested_for(id).is_some() {
             return;
         }

@@ -2,6 +2,7 @@
 
 mod backends;
 mod health;
+mod recovery;
 mod verified;
 
 use super::*;
@@ -92,7 +93,7 @@ impl World {
         let manager = ManagerName::new("test").unwrap();
         let group = Group::new(Arc::new(settings), &manager, loaded, 1, now);
         let mut world = Self { group, now, cursor: 0, runners: BTreeMap::new(), effects: vec![], answers: true };
-        let effects = world.group.recover();
+        let effects = world.group.recover(vec![], now);
         world.run(effects);
         world
     }

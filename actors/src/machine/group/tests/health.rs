@@ -20,6 +20,34 @@ fn without_a_snapshot_nothing_is_created_before_a_look_and_what_is_ours_is_adopt
 }
 
 #[test]
+fn without_a_snapshot_a_look_that_finds_something_is_followed_by_a_second_before_anything_is_created() {
+    let mut w = World::with(0, 2, Loaded::default());
+    w.pass(0);
+    w.deliver("q1", 1, Queued, None);
+    let (a, b) = ("octo-aaaaaaaa", "octo-bbbbbbbb");
+    // The other one is missed on both sides at once.
+    w.list(vec![remote(a, true, true)], vec![instance(a, InstanceStatus::Running)]);
+    assert!(w.in_state(RunnerState::Registering).is_empty() && w.group.snapshot().looking, "more may be there");
+    w.effects.clear();
+    w.pass(1);
+    assert_eq!(w.effects, [""; 0]);
+    w.pass(1);
+    assert_eq!(w.effects, ["healthcheck"]);
+    // One that fails settles nothing.
+    let half = Listing { at: w.now, registered: Err("502".into()), instances: listed(Ok(vec![])) };
+    let effects = w.group.listed(&half, w.now);
+    w.run(effects);
+    assert!(w.group.snapshot().looking);
+    w.list(
+        vec![remote(a, true, true), remote(b, true, true)],
+        vec![instance(a, InstanceStatus::Running), instance(b, InstanceStatus::Running)],
+    );
+    assert!(!w.group.snapshot().looking);
+    assert_eq!(w.in_state(RunnerState::Busy).len(), 2);
+    assert!(w.in_state(RunnerState::Registering).is_empty(), "two of two exist");
+}
+
+#[test]
 fn a_leaked_instance_goes_after_two_sightings_and_a_grace_and_a_foreign_one_never() {
     let mut w = World::new(0, 2);
     let leak = "octo-aaaaaaaa";
@@ -134,6 +162,8 @@ fn what_nobody_tracks_holds_its_place_over_a_restart_whatever_side_it_was_seen_o
     ];
     for shown in shown {
         let mut w = World::with(0, 1, Loaded::default());
+        let (registered, instances) = shown();
+        w.list(registered, instances);
         let (registered, instances) = shown();
         w.list(registered, instances);
         assert!(!w.group.snapshot().looking);

@@ -1,0 +1,43 @@
+//! How runners that were loaded, or whose actor failed, go on.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Effect, Group, jobs};
+use crate::id::{JobId, RunnerName};
+use crate::machine::runner as runner_machine;
+use crate::model::inbox::InboxEntry;
+
+impl Group {
+    /// Wakes the runners that were loaded, and tells them what the inbox has of them; for a group that was just built.
+    #[must_use]
+    pub fn recover(&mut self, inbox: Vec<InboxEntry>, now: Timestamp) -> Vec<Effect> {
+        let fleet = &self.fleet;
+        self.snapshot.unsettled.retain(|runner, _| fleet.get(runner).is_some());
+        self.snapshot.suspects.retain(|runner, _| fleet.get(runner).is_none());
+        let names: Vec<RunnerName> = self.fleet.iter().map(|runner| runner.name.clone()).collect();
+        let mut effects = vec![];
+        let queued: Vec<JobId> = inbox.into_iter().filter_map(|entry| self.heard(entry, &mut effects)).collect();
+        // Runners that wake are told the same.
+        effects.retain(|effect| matches!(effect, Effect::Note(_)));
+        effects.extend(names.iter().flat_map(|name| self.revive(name)));
+        self.act(now, &mut effects);
+        queued.into_iter().for_each(|job| self.explain_waiting(job, now));
+        effects
+    }
+
+    /// Gives a runner an actor again, from its last saved state, and tells it what that state does not show yet.
+    #[must_use]
+    pub fn revive(&self, name: &RunnerName) -> Vec<Effect> {
+        let Some(runner) = self.fleet.get(name) else { return vec![] };
+        let (runner, recovered) = (Arc::clone(runner), runner_machine::Event::Recovered);
+        // What is known of its job comes first: a removal that it ends must not be taken up.
+        match self.snapshot.unsettled.get(name) {
+            Some(news) => {
+                vec![Effect::Spawn(runner, jobs::event_of(*news)), Effect::Tell(name.clone(), recovered)]
+            }
+            None => vec![Effect::Spawn(runner, recovered)],
+        }
+    }
+}

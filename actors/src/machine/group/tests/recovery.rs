@@ -1,0 +1,88 @@
+//! What a group makes of what it finds in the store when it begins.
+
+use super::*;
+use crate::model::group::JobNews;
+
+/// What the runner's actor is asked to do when its group begins with this inbox, and its state then.
+fn woken(
+    world: &World,
+    name: &RunnerName,
+    snapshot: GroupSnapshot,
+    inbox: Vec<InboxEntry>,
+) -> (RunnerState, Vec<runner_machine::Effect>) {
+    let runners = world.runners.values().cloned().collect();
+    let jobs = world.group.jobs.values().map(|job| Job::clone(job)).collect();
+    let loaded = Loaded { snapshot: Some(snapshot), runners, jobs, ..Loaded::default() };
+    let manager = ManagerName::new("test").unwrap();
+    let mut group = Group::new(Arc::clone(world.group.settings()), &manager, loaded, 2, world.now);
+    let mut runner = world.runners[name].clone();
+    let mut calls = vec![];
+    for effect in group.recover(inbox, world.now) {
+        let (told, event) = match effect {
+            Effect::Spawn(runner, event) => (runner.name.clone(), event),
+            Effect::Tell(name, event) => (name, event),
+            _ => continue,
+        };
+        if told == *name {
+            let (next, effects) = runner_machine::step(runner, event, world.now);
+            runner = next;
+            calls.extend(effects);
+        }
+    }
+    (runner.state, calls)
+}
+
+/// A world whose only runner is being scaled down.
+fn leaving() -> (World, RunnerName) {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.runner_event(&name, Event::RegistrationLookedUp(Ok(Some(remote(name.as_str(), true, false)))));
+    w.runner_event(&name, Event::ScaleDown);
+    assert_eq!(w.in_state(RunnerState::Deleting), [name.clone()]);
+    (w, name)
+}
+
+fn deregisters(calls: &[runner_machine::Effect]) -> bool {
+    calls.iter().any(|call| matches!(call, runner_machine::Effect::Deregister))
+}
+
+#[test]
+fn a_removal_is_taken_up_again_unless_the_inbox_says_that_its_runner_took_a_job() {
+    let (w, name) = leaving();
+    let (state, calls) = woken(&w, &name, w.group.snapshot().clone(), vec![]);
+    assert!(state == RunnerState::Deleting && deregisters(&calls), "{state:?} {calls:?}");
+
+    let mut delivery = delivery("p1", 1, InProgress);
+    delivery.event.runner = Some(RunnerRef { id: None, name: name.to_string() });
+    let entry = InboxEntry { cursor: Cursor(9), delivery, assigned: true, known: None };
+    let (state, calls) = woken(&w, &name, w.group.snapshot().clone(), vec![entry]);
+    assert!(state == RunnerState::Busy && !deregisters(&calls), "{state:?} {calls:?}");
+}
+
+#[test]
+fn a_removal_is_not_taken_up_again_when_the_group_knew_that_its_runner_took_a_job() {
+    let (w, name) = leaving();
+    let mut snapshot = w.group.snapshot().clone();
+    snapshot.unsettled.insert(name.clone(), JobNews { job: JobId(1), completed: false });
+    let (state, calls) = woken(&w, &name, snapshot, vec![]);
+    assert!(state == RunnerState::Busy && !deregisters(&calls), "{state:?} {calls:?}");
+}
+
+#[test]
+fn what_the_inbox_has_counts_once_and_its_jobs_get_their_runners() {
+    let entry = |cursor, id: &str, job| InboxEntry {
+        cursor: Cursor(cursor),
+        delivery: delivery(id, job, Queued),
+        assigned: true,
+        known: None,
+    };
+    let mut w = World::new(0, 5);
+    let inbox = vec![entry(1, "q1", 1), entry(2, "q2", 2)];
+    let effects = w.group.recover(inbox, w.now);
+    w.run(effects);
+    assert_eq!(w.in_state(RunnerState::Registering).len(), 2);
+    assert!(w.group.delivered(entry(2, "q2", 2), w.now).is_empty());
+    assert_eq!(w.group.snapshot().cursor, Cursor(2));
+}
