@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::actor::lease::Lease;
 use crate::actor::listings::Listings;
+use crate::actor::replica::CLAIM_AFTER;
 use crate::actor::runner_group::Joined;
 use crate::id::{FencingToken, JobId, ManagerName, RunnerId};
 use crate::machine::group::marker;
@@ -31,6 +32,10 @@ use crate::port::{Backend, BackendError, Clock, GitHub, GitHubError, Observation
 
 /// Longest time one step at GitHub may take, pages and waiting for a free connection included.
 const GITHUB_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long a create whose outcome is not known may still bring something about: as long as the next owner of a group
+/// waits for what the last one began.
+const SETTLES: Duration = CLAIM_AFTER;
 
 /// Why a call that was out was given up: somebody else may act for the group from then on.
 const LEASE_OVER: &str = "this replica's lease of the group was over";
@@ -283,7 +288,12 @@ impl Interpreter {
             }
             place.backend.create(spec).await
         };
-        self.call(place, "create", create).await.map(|instance| instance.id)
+        let created = self.call(place, "create", create).await;
+        if created.as_ref().is_err_and(BackendError::outcome_unknown) {
+            // Or it would be removed before it is there.
+            self.world.stopping.run_until_cancelled(tokio::time::sleep(SETTLES)).await;
+        }
+        created.map(|instance| instance.id)
     }
 
     fn env(&self, runner: &Runner, download_url: String) -> Vec<(&'static str, String)> {

@@ -360,7 +360,7 @@ impl State {
         }
         let reread = self.running.as_mut().is_some_and(|running| std::mem::take(&mut running.reread));
         if reread && let Some(running) = &mut self.running {
-            running.group.write_again();
+            running.group.write_again(now);
         }
         if more || reread {
             self.read_inbox(myself);

@@ -38,7 +38,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(LEASE.as_secs() / 2);
 
 /// How long a group is left alone whose owner did not say that it gives it up: a store that was emptied shows no owner
 /// either, and an owner that lives claims its groups again with its next beat.
-const CLAIM_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const CLAIM_AFTER: Duration = Duration::from_secs(2);
 /// Most names of groups in a log line.
 const SHOWN_MAX: usize = 10;
 /// How long one that has given everything up is still seen to live, so that the others see that it left of its own.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::id::{Attempt, Cursor, JobId, ManagerName, RunnerName};
+use crate::id::{Attempt, JobId, ManagerName, RunnerName};
 use crate::machine::backoff::{self, mix};
 use crate::machine::demand::Demand;
 use crate::machine::fleet::Fleet;
@@ -251,14 +251,6 @@ impl Group {
         self.dirty = true;
     }
 
-    /// The store lost what was saved: marks everything as changed, and the inbox is to be read from its beginning, since
-    /// its cursors may have begun anew. What comes twice has no second effect.
-    pub fn write_again(&mut self) {
-        self.snapshot.cursor = Cursor(0);
-        self.dirty = true;
-        self.dirty_jobs.extend(self.jobs.keys().copied());
-    }
-
     /// A runner's actor tells of its new state.
     pub fn runner_changed(&mut self, runner: Arc<Runner>, now: Timestamp) -> Vec<Effect> {
         if runner.state.is_final() && self.fleet.get(&runner.name).is_none() {
@@ -446,7 +438,8 @@ impl Group {
         runner.history = vec![Transition { state, at: now, reason: why.to_owned() }];
         let runner = Arc::new(runner);
         self.fleet.put(Arc::clone(&runner));
-        effects.push(Effect::Spawn(runner, runner_machine::Event::Found));
+        effects.push(Effect::Spawn(Arc::clone(&runner), runner_machine::Event::Found));
+        self.tell_what_was_heard(&runner.name, effects);
     }
 
     /// Everything of ours that may exist: the fleet, and what nobody tracks and is not removed yet.

@@ -131,6 +131,7 @@ pub fn step(mut runner: Runner, event: Event, now: Timestamp) -> (Runner, Vec<Ef
 }
 
 fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
+    let cut_off = runner.call_pending && matches!(event, Event::Recovered);
     if matches!(event, Event::RegisterFailed(_) | Event::Created(_) | Event::CreateFailed { .. } | Event::Recovered) {
         runner.call_pending = false;
     }
@@ -328,6 +329,11 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
                 removal.deregister_first = false;
             }
             pending_parts(runner)
+        }
+        (Deleting, Event::Recovered) if cut_off => {
+            // What its creation still brings about is there before it is removed.
+            runner.retry_at = Some(now + SECOND_LOOK);
+            vec![]
         }
         (Deleting, Event::Recovered | Event::Found) => {
             runner.retry_at = None;

@@ -113,6 +113,7 @@ impl State {
     /// Everything this process knows is saved again under the new token: the group and its jobs here, each runner by
     /// its actor, or here where it has none.
     pub(super) fn acquired(&mut self, myself: &ActorRef<GroupMsg>, result: Result<FencingToken, StoreError>) {
+        let now = self.now();
         let Some(running) = &mut self.running else { return };
         match result {
             Ok(token) => {
@@ -120,7 +121,7 @@ impl State {
                 running.acquiring = false;
                 running.rewrite = true;
                 running.reread = running.reading;
-                running.group.write_again();
+                running.group.write_again(now);
                 for runner in running.runners.values() {
                     let _ = runner.cast(RunnerMsg::WriteAgain);
                 }

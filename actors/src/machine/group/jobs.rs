@@ -142,6 +142,15 @@ impl Group {
         effects.push(Effect::Tell(runner, event_of(news)));
     }
 
+    /// Tells a runner that was taken in what jobs say of it: their events came when nobody tracked it.
+    pub(super) fn tell_what_was_heard(&mut self, name: &RunnerName, effects: &mut Vec<Effect>) {
+        let its = |job: &&Arc<Job>| job.runner.as_ref().is_some_and(|runner| runner.name == name.as_str());
+        if let Some(job) = self.jobs.values().find(its) {
+            let news = JobNews { job: job.id(), completed: job.status == JobStatus::Completed };
+            self.tell_news(name.clone(), news, effects);
+        }
+    }
+
     /// By id, else by name. Ids are unique within one scope only: one with another name is somebody else's runner.
     pub(super) fn our_runner(&self, named: &RunnerRef) -> Option<RunnerName> {
         let by_id = named

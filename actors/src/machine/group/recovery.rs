@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Effect, Group, jobs};
-use crate::id::{JobId, RunnerName};
+use crate::id::{Cursor, JobId, RunnerName};
 use crate::machine::runner as runner_machine;
+use crate::model::group::Suspect;
 use crate::model::inbox::InboxEntry;
 
 impl Group {
@@ -38,6 +39,19 @@ impl Group {
                 vec![Effect::Spawn(runner, jobs::event_of(*news)), Effect::Tell(name.clone(), recovered)]
             }
             None => vec![Effect::Spawn(runner, recovered)],
+        }
+    }
+
+    /// The store lost what was saved: marks everything as changed, and the inbox is to be read from its beginning, since
+    /// its cursors may have begun anew. What comes twice has no second effect. Each runner holds its place in the snapshot
+    /// until it is saved again: the group may begin anew before.
+    pub fn write_again(&mut self, now: Timestamp) {
+        self.snapshot.cursor = Cursor(0);
+        self.dirty = true;
+        self.dirty_jobs.extend(self.jobs.keys().copied());
+        let suspects = &mut self.snapshot.suspects;
+        for runner in self.fleet.iter() {
+            suspects.entry(runner.name.clone()).or_insert(Suspect { since: now, times: 0, missed: false });
         }
     }
 }

@@ -395,3 +395,14 @@ proptest! {
         prop_assert!(created_calls <= 1 && registered_calls <= 1, "one name, one creation");
     }
 }
+
+#[test]
+fn a_removal_waits_for_what_a_creation_that_was_cut_off_still_brings_about() {
+    let ended = after(vec![Event::Start, registered(), Event::JobCompleted(JobId(1))]);
+    assert!(ended.1.is_empty(), "the creation is out");
+    let (recovered, effects) = step(ended.0, Event::Recovered, t(10));
+    assert_eq!((recovered.state, recovered.retry_at), (RunnerState::Deleting, Some(t(13))));
+    assert!(effects.is_empty(), "{effects:?}");
+    let (_, effects) = step(recovered, Event::Tick, t(13));
+    assert!(matches!(effects[..], [Effect::Deregister, Effect::DeleteInstance]), "{effects:?}");
+}

@@ -86,3 +86,41 @@ fn what_the_inbox_has_counts_once_and_its_jobs_get_their_runners() {
     assert!(w.group.delivered(entry(2, "q2", 2), w.now).is_empty());
     assert_eq!(w.group.snapshot().cursor, Cursor(2));
 }
+
+#[test]
+fn a_runner_that_is_taken_in_learns_what_was_heard_of_it_before() {
+    for (action, state) in [(InProgress, RunnerState::Busy), (Completed, RunnerState::Deleting)] {
+        let mut w = World::with(0, 2, Loaded::default());
+        let name = RunnerName::new("octo-aaaaaaaa").unwrap();
+        w.deliver("q1", 1, Queued, None);
+        w.deliver("p1", 1, action, Some(&name));
+        // GitHub's listing lags behind.
+        w.list(vec![remote(name.as_str(), true, false)], vec![instance(name.as_str(), InstanceStatus::Running)]);
+        assert_eq!(w.runners[&name].state, state);
+        assert_eq!(w.runners[&name].job, Some(JobId(1)));
+    }
+}
+
+#[test]
+fn until_all_is_saved_again_in_a_store_that_lost_it_each_runner_holds_its_place() {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    w.deliver("q2", 2, Queued, None);
+    w.start_all();
+    w.group.write_again(w.now);
+    let one = w.in_state(RunnerState::Starting)[0].clone();
+    let effects = w.group.runner_changed(Arc::new(w.runners[&one].clone()), w.now);
+    w.run(effects);
+    assert!(w.in_state(RunnerState::Registering).is_empty(), "nothing counts twice");
+    // The other one is not saved again when the group begins anew.
+    let loaded = |w: &World, runners| {
+        World::with(0, 2, Loaded { snapshot: Some(w.group.snapshot().clone()), runners, ..Loaded::default() })
+    };
+    let mut again = loaded(&w, vec![w.runners[&one].clone()]);
+    again.deliver("q3", 3, Queued, None);
+    assert!(!again.group.has_capacity() && again.in_state(RunnerState::Registering).is_empty(), "two of two exist");
+    let other = w.in_state(RunnerState::Starting)[1].clone();
+    let effects = w.group.runner_changed(Arc::new(w.runners[&other].clone()), w.now);
+    w.run(effects);
+    assert!(w.group.snapshot().suspects.is_empty());
+}
