@@ -16,6 +16,7 @@ mod payload;
 mod problem;
 mod routes;
 mod signature;
+mod unread;
 mod webhook;
 
 use std::sync::Arc;

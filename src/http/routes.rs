@@ -24,6 +24,7 @@ use super::body::Budget;
 use super::health::{self, Probe};
 use super::listener::{Connections, InFlight};
 use super::problem::{PROBLEM_JSON, Problem};
+use super::unread::Unread;
 use super::webhook::Webhook;
 use super::{Settings, boot, page};
 
@@ -146,7 +147,8 @@ fn methods(path: &str) -> &'static str {
     }
 }
 
-/// What every request passes: its place among all requests, and the forms of errors and headers.
+/// What every request passes: its place among all requests, and the forms of errors and headers, also of the one that
+/// ends the connection.
 struct Surround<E> {
     app: Arc<App>,
     inner: E,
@@ -155,7 +157,8 @@ struct Surround<E> {
 impl<E: Endpoint<Output = Response>> Endpoint for Surround<E> {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> poem::Result<Response> {
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let unread = Unread::follow(&mut request);
         let in_flight = self.app.connections.begin(request.local_addr(), request.remote_addr());
         let path = request.uri().path().to_owned();
         let method = request.method().clone();
@@ -169,7 +172,11 @@ impl<E: Endpoint<Output = Response>> Endpoint for Surround<E> {
         };
         let response = as_problem(response, &method, &path).await;
         let response = self.app.with_share(response, in_flight.as_ref());
-        Ok(with_headers(response, &path))
+        let mut response = with_headers(response, &path);
+        if let Some(unread) = unread {
+            unread.announce(&mut response);
+        }
+        Ok(response)
     }
 }
 
