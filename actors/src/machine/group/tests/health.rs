@@ -198,9 +198,11 @@ fn what_a_group_takes_in_holds_its_place_until_it_is_saved() {
 fn instances_that_end_before_they_are_online_are_failures_that_back_off_and_are_told() {
     let mut w = World::new(0, 2);
     w.deliver("q1", 1, Queued, None);
+    let mut names = BTreeSet::new();
     for failures in 1..=3 {
         w.start_all();
         let name = w.in_state(RunnerState::Starting)[0].clone();
+        assert!(names.insert(name.clone()), "{name}: GitHub refuses a name that is taken, and jobs know names");
         w.pass(61);
         w.list(vec![remote(name.as_str(), false, false)], vec![instance(name.as_str(), InstanceStatus::Stopped)]);
         w.finish_removals();
