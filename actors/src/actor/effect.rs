@@ -16,7 +16,7 @@ use crate::actor::lease::Lease;
 use crate::actor::listings::Listings;
 use crate::actor::replica::CLAIM_AFTER;
 use crate::actor::runner_group::Joined;
-use crate::id::{FencingToken, JobId, ManagerName, RunnerId};
+use crate::id::{FencingToken, InstanceId, JobId, ManagerName, RunnerId};
 use crate::machine::group::marker;
 use crate::machine::health::{Listed, Listing};
 use crate::machine::runner::{Effect, Event};
@@ -184,7 +184,7 @@ impl Interpreter {
             Effect::CreateInstance { jit_config } => {
                 // Kept only where another backend may need it.
                 let again = (!runner.fallbacks.is_empty()).then(|| jit_config.duplicate());
-                Some(match self.create(runner, jit_config).await {
+                Some(match self.create(runner, jit_config).await? {
                     Ok(id) => Event::Created(id),
                     Err(error) => Event::CreateFailed { error, jit_config: again },
                 })
@@ -264,8 +264,12 @@ impl Interpreter {
         self.call(place, "probe", place.backend.probe()).await.map_err(|error| error.to_string())
     }
 
-    async fn create(&self, runner: &Runner, jit_config: Secret) -> Result<crate::id::InstanceId, BackendError> {
-        let place = self.place(runner)?;
+    /// None when the manager stops before what came of it has settled: the next start looks.
+    async fn create(&self, runner: &Runner, jit_config: Secret) -> Option<Result<InstanceId, BackendError>> {
+        let place = match self.place(runner) {
+            Ok(place) => place,
+            Err(error) => return Some(Err(error)),
+        };
         let download = self.github(async { Ok(self.download().await) }).await.unwrap_or_default();
         let download_url = download.as_ref().map_or_else(String::new, |download| download.url.clone());
         let spec = InstanceSpec {
@@ -291,9 +295,9 @@ impl Interpreter {
         let created = self.call(place, "create", create).await;
         if created.as_ref().is_err_and(BackendError::outcome_unknown) {
             // Or it would be removed before it is there.
-            self.world.stopping.run_until_cancelled(tokio::time::sleep(SETTLES)).await;
+            self.world.stopping.run_until_cancelled(tokio::time::sleep(SETTLES)).await?;
         }
-        created.map(|instance| instance.id)
+        Some(created.map(|instance| instance.id))
     }
 
     fn env(&self, runner: &Runner, download_url: String) -> Vec<(&'static str, String)> {

@@ -32,6 +32,9 @@ use crate::port::{Backend, GitHubError, Observation, StoreError};
 /// Deliveries read from the inbox at once.
 const INBOX_BATCH: usize = 256;
 
+/// Deliveries read before runners wake.
+const INBOX_AT_FIRST: usize = 2048;
+
 /// Shortest sleep of a group's timer: what is due may wait for a runner that cannot be saved at the moment.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(20);
 
@@ -241,18 +244,10 @@ impl State {
             let loaded = async {
                 let token = store.acquire(&name).await?;
                 let loaded = store.load(&name).await?;
-                // Before a runner wakes: what it was about to do may have been overtaken.
-                let mut inbox = vec![];
-                let mut after = loaded.snapshot.as_ref().map_or(Cursor(0), |snapshot| snapshot.cursor);
-                loop {
-                    let mut entries = store.inbox(&name, after, INBOX_BATCH).await?;
-                    let whole = entries.len() == INBOX_BATCH;
-                    after = entries.last().map_or(after, |last| last.cursor);
-                    inbox.append(&mut entries);
-                    if !whole {
-                        return Ok((token, loaded, inbox));
-                    }
-                }
+                // Before a runner wakes: what it was about to do may have been overtaken. The rest of a long one later.
+                let after = loaded.snapshot.as_ref().map_or(Cursor(0), |snapshot| snapshot.cursor);
+                let inbox = store.inbox(&name, after, INBOX_AT_FIRST).await?;
+                Ok((token, loaded, inbox))
             };
             let _ = actor.cast(GroupMsg::Loaded(loaded.await));
         });
@@ -360,7 +355,7 @@ impl State {
         }
         let reread = self.running.as_mut().is_some_and(|running| std::mem::take(&mut running.reread));
         if reread && let Some(running) = &mut self.running {
-            running.group.write_again(now);
+            running.group.hear_again();
         }
         if more || reread {
             self.read_inbox(myself);

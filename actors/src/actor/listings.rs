@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::machine::group::SECOND_LOOK;
 use crate::model::settings::Scope;
 use crate::port::github::RemoteRunner;
 use crate::port::{Clock, GitHub, GitHubError};
 
 /// A listing, or a failure to get one, serves everybody who asks within this time.
 pub const SHARED_FOR: Duration = Duration::from_secs(5);
+const _: () = assert!(SHARED_FOR.as_secs() < SECOND_LOOK.as_secs(), "a second look is at another listing");
 
 type Answer = Result<Arc<Vec<RemoteRunner>>, GitHubError>;
 type Slot = Arc<tokio::sync::Mutex<Option<(Timestamp, Answer)>>>;

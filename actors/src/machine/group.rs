@@ -23,7 +23,7 @@ use crate::machine::plan::{Hold, Plan, Situation, plan};
 use crate::machine::runner as runner_machine;
 use crate::machine::verify::{Checks, Known};
 use crate::model::delivery::RepositoryRef;
-use crate::model::group::{GroupSnapshot, Healthcheck, LastError};
+use crate::model::group::{GroupSnapshot, Healthcheck, LastError, Suspect};
 use crate::model::inbox::Loaded;
 use crate::model::job::{Job, JobStatus, Milestone};
 use crate::model::remote::GitHubError;
@@ -35,8 +35,9 @@ const FINAL_JOBS_MAX: usize = 1000;
 /// Time until the next health check when one side did not answer.
 const HEALTHCHECK_RETRY: Duration = Duration::from_secs(60);
 
-/// Time until a group that began without its memory looks once more, when its first look found something.
-const SECOND_LOOK: Duration = Duration::from_secs(2);
+/// Time until a group that began without its memory looks once more, when its first look found something: what GitHub
+/// listed for the first look is not used again for the second.
+pub const SECOND_LOOK: Duration = Duration::from_secs(6);
 
 /// A runner that starts for longer than this makes the group look whether it is online: no event tells.
 const LOOK_AFTER: Duration = Duration::from_secs(30);
@@ -65,6 +66,8 @@ pub struct Group {
     probing: BTreeSet<String>,
     /// A complete health check found something that this group did not remember.
     looked: bool,
+    /// Runners that the store lost and does not have again yet; saved as suspects.
+    lost: BTreeMap<RunnerName, Suspect>,
     last_healthcheck: Timestamp,
     next_healthcheck: Timestamp,
     chance: u64,
@@ -138,6 +141,7 @@ impl Group {
             fleet: Fleet::default(),
             probing: BTreeSet::new(),
             looked: false,
+            lost: BTreeMap::new(),
             last_healthcheck: now,
             next_healthcheck: now,
             chance,
@@ -233,7 +237,9 @@ impl Group {
                 self.jobs.remove(&job);
             }
         }
-        Some((self.snapshot.clone(), jobs))
+        let mut snapshot = self.snapshot.clone();
+        snapshot.suspects.extend(self.lost.iter().map(|(name, suspect)| (name.clone(), *suspect)));
+        Some((snapshot, jobs))
     }
 
     /// Marks everything of a failed save as changed again.
@@ -258,6 +264,7 @@ impl Group {
             return vec![];
         }
         let before = self.fleet.put(Arc::clone(&runner));
+        self.has_again([&runner.name]);
         if self.snapshot.suspects.remove(&runner.name).is_some() {
             self.dirty = true;
         }
@@ -379,7 +386,8 @@ impl Group {
         let mut effects: Vec<Effect> = moved
             .map(|(name, backend)| Effect::Tell(name, runner_machine::Event::Moved { backend, at: listing.at }))
             .collect();
-        let sightings = found.sightings.into_iter();
+        // The second look of a beginning comes too soon after the first to count what it misses once more.
+        let sightings = found.sightings.into_iter().filter(|_| !self.looked);
         effects.extend(sightings.map(|(name, seen)| Effect::Tell(name, runner_machine::Event::Sighted(seen))));
         let repairs = u32::try_from(found.strays.len()).unwrap_or(u32::MAX);
         for stray in found.strays {
@@ -438,8 +446,11 @@ impl Group {
         runner.history = vec![Transition { state, at: now, reason: why.to_owned() }];
         let runner = Arc::new(runner);
         self.fleet.put(Arc::clone(&runner));
+        let adopted = runner.removal.is_none();
         effects.push(Effect::Spawn(Arc::clone(&runner), runner_machine::Event::Found));
-        self.tell_what_was_heard(&runner.name, effects);
+        if adopted {
+            self.tell_what_was_heard(&runner.name, effects);
+        }
     }
 
     /// Everything of ours that may exist: the fleet, and what nobody tracks and is not removed yet.

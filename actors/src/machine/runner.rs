@@ -331,7 +331,8 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             pending_parts(runner)
         }
         (Deleting, Event::Recovered) if cut_off => {
-            // What its creation still brings about is there before it is removed.
+            // What its creation still brings about is there before it is removed, also after another restart.
+            runner.call_pending = true;
             runner.retry_at = Some(now + SECOND_LOOK);
             vec![]
         }
@@ -340,7 +341,9 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             pending_parts(runner)
         }
         (Deleting, Event::Tick) => {
-            runner.retry_at = None;
+            if runner.retry_at.is_some_and(|due| due <= now) {
+                (runner.retry_at, runner.call_pending) = (None, false);
+            }
             pending_parts(runner)
         }
         (Deleting, Event::Deregistered(answer)) => deregistered(runner, answer, now),

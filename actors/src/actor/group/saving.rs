@@ -43,6 +43,7 @@ impl State {
         let Err(error) = result else {
             running.saving = false;
             running.save_failures = 0;
+            running.group.has_again(changes.runners.iter().map(|runner| &runner.name));
             for reply in running.confirm_out.drain(..) {
                 let _ = reply.send(());
             }

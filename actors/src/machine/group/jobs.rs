@@ -144,7 +144,7 @@ impl Group {
 
     /// Tells a runner that was taken in what jobs say of it: their events came when nobody tracked it.
     pub(super) fn tell_what_was_heard(&mut self, name: &RunnerName, effects: &mut Vec<Effect>) {
-        let its = |job: &&Arc<Job>| job.runner.as_ref().is_some_and(|runner| runner.name == name.as_str());
+        let its = |job: &&Arc<Job>| job.runner.as_ref().and_then(|named| self.our_runner(named)).as_ref() == Some(name);
         if let Some(job) = self.jobs.values().find(its) {
             let news = JobNews { job: job.id(), completed: job.status == JobStatus::Completed };
             self.tell_news(name.clone(), news, effects);

@@ -42,16 +42,26 @@ impl Group {
         }
     }
 
-    /// The store lost what was saved: marks everything as changed, and the inbox is to be read from its beginning, since
-    /// its cursors may have begun anew. What comes twice has no second effect. Each runner holds its place in the snapshot
-    /// until it is saved again: the group may begin anew before.
+    /// The store lost what was saved: marks everything as changed. Each runner holds its place in the snapshot until it is
+    /// saved again: the group may begin anew before.
     pub fn write_again(&mut self, now: Timestamp) {
+        self.hear_again();
+        self.dirty_jobs.extend(self.jobs.keys().copied());
+        let suspect = Suspect { since: now, times: 0, missed: false };
+        self.lost.extend(self.fleet.iter().map(|runner| (runner.name.clone(), suspect)));
+    }
+
+    /// The inbox is to be read from its beginning, since a store that lost it may begin its cursors anew. What comes twice
+    /// has no second effect.
+    pub fn hear_again(&mut self) {
         self.snapshot.cursor = Cursor(0);
         self.dirty = true;
-        self.dirty_jobs.extend(self.jobs.keys().copied());
-        let suspects = &mut self.snapshot.suspects;
-        for runner in self.fleet.iter() {
-            suspects.entry(runner.name.clone()).or_insert(Suspect { since: now, times: 0, missed: false });
+    }
+
+    /// The store has these runners again.
+    pub fn has_again<'a>(&mut self, runners: impl IntoIterator<Item = &'a RunnerName>) {
+        for name in runners {
+            self.dirty |= self.lost.remove(name).is_some() && self.lost.is_empty();
         }
     }
 }

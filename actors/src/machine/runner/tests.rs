@@ -403,6 +403,10 @@ fn a_removal_waits_for_what_a_creation_that_was_cut_off_still_brings_about() {
     let (recovered, effects) = step(ended.0, Event::Recovered, t(10));
     assert_eq!((recovered.state, recovered.retry_at), (RunnerState::Deleting, Some(t(13))));
     assert!(effects.is_empty(), "{effects:?}");
-    let (_, effects) = step(recovered, Event::Tick, t(13));
+    let (recovered, effects) = step(recovered, Event::Recovered, t(11));
+    assert!(effects.is_empty(), "{effects:?}");
+    let (recovered, effects) = step(recovered, Event::Tick, t(13));
+    assert!(effects.is_empty(), "not due yet: {effects:?}");
+    let (_, effects) = step(recovered, Event::Tick, t(14));
     assert!(matches!(effects[..], [Effect::Deregister, Effect::DeleteInstance]), "{effects:?}");
 }

@@ -29,7 +29,7 @@ fn without_a_snapshot_a_look_that_finds_something_is_followed_by_a_second_before
     w.list(vec![remote(a, true, true)], vec![instance(a, InstanceStatus::Running)]);
     assert!(w.in_state(RunnerState::Registering).is_empty() && w.group.snapshot().looking, "more may be there");
     w.effects.clear();
-    w.pass(1);
+    w.pass(5);
     assert_eq!(w.effects, [""; 0]);
     w.pass(1);
     assert_eq!(w.effects, ["healthcheck"]);
@@ -45,6 +45,23 @@ fn without_a_snapshot_a_look_that_finds_something_is_followed_by_a_second_before
     assert!(!w.group.snapshot().looking);
     assert_eq!(w.in_state(RunnerState::Busy).len(), 2);
     assert!(w.in_state(RunnerState::Registering).is_empty(), "two of two exist");
+}
+
+#[test]
+fn the_second_look_of_a_beginning_counts_nothing_as_missed_twice() {
+    let mut w = World::new(0, 2);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    w.runner_event(&name, Event::RegistrationLookedUp(Ok(Some(remote(name.as_str(), true, false)))));
+    let loaded = Loaded { runners: vec![w.runners[&name].clone()], set_aside: 1, ..Loaded::default() };
+    let mut again = World::with(0, 2, loaded);
+    again.runners.insert(name.clone(), w.runners[&name].clone());
+    for (wait, state) in [(1, RunnerState::Idle), (6, RunnerState::Idle), (60, RunnerState::Deleting)] {
+        again.pass(wait);
+        again.list(vec![], vec![instance(name.as_str(), InstanceStatus::Running)]);
+        assert_eq!(again.runners[&name].state, state, "after {wait} s");
+    }
 }
 
 #[test]
