@@ -167,6 +167,27 @@ async fn whatever_calls_do_nothing_leaks_nothing_is_double_and_max_holds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_create_still_makes_that_was_given_up_is_there_before_it_is_removed_also_across_a_stop() {
+    for stops in [false, true] {
+        let earth = Earth::new();
+        let place = Place::of(&earth);
+        place.creates([Fault::DoneLater(Duration::from_millis(1500))]);
+        let mut manager = start(&earth, group(1, &["place"]), &[&place]).await;
+        let mut jobs = Jobs::default();
+        jobs.queue(&manager, "octo", 1).await;
+        until("it is asked", || !place.created_at().is_empty()).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if stops {
+            assert!(manager.system.stop(Duration::from_secs(5)).await);
+            manager = start_at(&earth, &[group(1, &["place"])], |_| vec![], vec![Arc::clone(&place) as _]).await;
+        }
+        carry(&earth, &manager, &mut jobs, 1).await;
+        assert_eq!(place.most(), 1, "at once; stopped: {stops}");
+        assert!(manager.system.stop(Duration::from_secs(5)).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_instance_that_dies_at_boot_is_replaced() {
     let earth = Earth::new();
     let only = Place::of(&earth);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use ractor::rpc::CallResult;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -437,12 +438,18 @@ impl State {
         let (replicas, actor) = (Arc::clone(&self.args.replicas), myself.clone());
         let running = self.args.directory.entry(group.as_str()).and_then(|entry| entry.actor);
         self.task(async move {
-            let claimed = bounded(replicas.claim(&group)).await;
-            if let (Ok(true), Some(running)) = (&claimed, running) {
-                // If it ends instead, the supervisor tells.
-                let _ = running.call(GroupMsg::Confirm, None).await;
+            loop {
+                let claimed = bounded(replicas.claim(&group)).await;
+                if let (Ok(true), Some(running)) = (&claimed, &running)
+                    && let Ok(CallResult::Timeout) = running.call(GroupMsg::Confirm, Some(CALL_DEADLINE)).await
+                {
+                    // While a save takes that long the store may have been emptied once more.
+                    continue;
+                }
+                // If it ended instead, the supervisor tells.
+                let _ = actor.cast(Msg::Confirmed(group, claimed));
+                return;
             }
-            let _ = actor.cast(Msg::Confirmed(group, claimed));
         });
     }
 
@@ -556,7 +563,7 @@ impl State {
                 let end = supervisor.call(|reply| SupervisorMsg::End(group.clone(), grace, reply), None);
                 let (ended, ()) = tokio::join!(end, told);
                 release(&**replicas, group).await;
-                matches!(ended, Ok(ractor::rpc::CallResult::Success(true)))
+                matches!(ended, Ok(CallResult::Success(true)))
             });
             let in_time = join_all(given_up).await.into_iter().all(|in_time| in_time);
             told.await;

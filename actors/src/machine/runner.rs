@@ -190,7 +190,11 @@ fn advance(runner: &mut Runner, event: Event, now: Timestamp) -> Vec<Effect> {
             let parts = Parts { instance: unknown, deregister_first: unknown, ..Parts::BOTH };
             remove(runner, DeleteReason::CreateFailed, parts, now)
         }
-        (Provisioning, Event::Recovered) => vec![Effect::LookUpInstance],
+        (Provisioning, Event::Recovered) => {
+            // However often it is cut off: both looks come after the last time.
+            (runner.missed, runner.retry_at) = (0, None);
+            vec![Effect::LookUpInstance]
+        }
         (Provisioning, Event::InstanceLookedUp(Ok(Some(instance)))) => {
             runner.instance = Some(instance.id);
             if instance.status == InstanceStatus::Stopped {

@@ -19,6 +19,8 @@ pub enum Fault {
     Fails(BackendError),
     /// It is done, and the answer never comes.
     DoneWithoutAnswer,
+    /// It is done after this time, and given up at once.
+    DoneLater(Duration),
     /// Nothing is done, and no answer comes.
     Hangs,
     /// A listing misses every instance.
@@ -28,7 +30,7 @@ pub enum Fault {
 /// One backend.
 pub struct Place {
     earth: Arc<Earth>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
@@ -41,12 +43,20 @@ struct State {
     always: Option<BackendError>,
     down: bool,
     created_at: Vec<Instant>,
+    most: usize,
     probes: usize,
+}
+
+impl State {
+    fn has(&mut self, runner: &RunnerName) {
+        self.here.insert(runner.clone());
+        self.most = self.most.max(self.here.len());
+    }
 }
 
 impl Place {
     pub fn of(earth: &Arc<Earth>) -> Arc<Self> {
-        Arc::new(Self { earth: Arc::clone(earth), state: Mutex::default() })
+        Arc::new(Self { earth: Arc::clone(earth), state: Arc::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -86,6 +96,11 @@ impl Place {
         self.state().here.len()
     }
 
+    /// The most instances that there were at once.
+    pub fn most(&self) -> usize {
+        self.state().most
+    }
+
     /// Every instance here ends by itself.
     pub fn all_die(&self) {
         let here = std::mem::take(&mut self.state().here);
@@ -118,7 +133,16 @@ impl Backend for Place {
         if let (None, Some(error)) = (&fault, self.state().always.clone()) {
             return Err(error);
         }
-        self.state().here.insert(spec.runner.clone());
+        if let Some(Fault::DoneLater(wait)) = fault {
+            let (earth, state) = (Arc::clone(&self.earth), Arc::clone(&self.state));
+            tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
+                state.lock().unwrap().has(&spec.runner);
+                let _ = Backend::create(&*earth, spec).await;
+            });
+            return Err(BackendError::Timeout("nobody waits for it".into()));
+        }
+        self.state().has(&spec.runner);
         let made = Backend::create(&*self.earth, spec).await;
         if fault.is_some() {
             std::future::pending::<()>().await;

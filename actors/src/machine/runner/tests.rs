@@ -410,3 +410,15 @@ fn a_removal_waits_for_what_a_creation_that_was_cut_off_still_brings_about() {
     let (_, effects) = step(recovered, Event::Tick, t(14));
     assert!(matches!(effects[..], [Effect::Deregister, Effect::DeleteInstance]), "{effects:?}");
 }
+
+#[test]
+fn however_often_it_is_cut_off_an_instance_is_looked_for_twice_after_the_last_time() {
+    let missed = || Event::InstanceLookedUp(Ok(None));
+    let once = after(vec![Event::Start, registered(), Event::Recovered, missed()]).0;
+    let (again, effects) = step(once, Event::Recovered, t(5));
+    assert!(matches!(effects[..], [Effect::LookUpInstance]), "{effects:?}");
+    assert_eq!(wake_at(&again), None, "nothing is due before that look");
+    let (first, _) = step(again, missed(), t(6));
+    assert_eq!((first.state, first.retry_at), (RunnerState::Provisioning, Some(t(9))));
+    assert_eq!(step(first, missed(), t(9)).0.state, RunnerState::Deleting);
+}
