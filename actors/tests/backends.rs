@@ -15,6 +15,7 @@ use actors::port::{BackendError, Store};
 use support::jobs::Jobs;
 use support::places::{CALL, Fault, Place};
 use support::{Earth, Manager, settings, start_at, until};
+use tokio::time::Instant;
 
 fn group(max: u32, names: &[&str]) -> GroupSettings {
     let limits = |name: &&str| BackendLimits {
@@ -174,6 +175,7 @@ async fn what_a_create_still_makes_that_was_given_up_is_there_before_it_is_remov
         place.creates([Fault::DoneLater(Duration::from_millis(1500))]);
         let mut manager = start(&earth, group(1, &["place"]), &[&place]).await;
         let mut jobs = Jobs::default();
+        let began = Instant::now();
         jobs.queue(&manager, "octo", 1).await;
         until("it is asked", || !place.created_at().is_empty()).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -183,6 +185,7 @@ async fn what_a_create_still_makes_that_was_given_up_is_there_before_it_is_remov
         }
         carry(&earth, &manager, &mut jobs, 1).await;
         assert_eq!(place.most(), 1, "at once; stopped: {stops}");
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing was left that only health checks find");
         assert!(manager.system.stop(Duration::from_secs(5)).await);
     }
 }
