@@ -85,13 +85,13 @@ fn seeds_that_once_failed_pass() {
     }
 }
 
-/// Seeds that no run has seen yet, with one manager, on one processor, for half a minute or `SIMULATE_FRESH_SECONDS`. One that fails is
-/// kept in `seeds.txt`, which is to be committed with what it found.
+/// Seeds that no run has seen yet, on one processor, for half a minute or `SIMULATE_FRESH_SECONDS`. One that fails is kept
+/// in `seeds.txt`, which is to be committed with what it found.
 #[test]
 fn fresh_seeds_keep_the_promises() {
     let from = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let time = Duration::from_secs(number("SIMULATE_FRESH_SECONDS").unwrap_or(30));
-    let failures = sweep(Scenario::of, from, None, Some(time), FEW_JOBS, 1);
+    let failures = sweep(Scenario::wide, from, None, Some(time), FEW_JOBS, 1);
     for (seed, why) in &failures {
         keep(*seed, FEW_JOBS, why);
     }
@@ -109,7 +109,7 @@ const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/simulation/seeds
 fn keep(seed: u64, jobs: usize, why: &str) {
     use std::io::Write as _;
     let mut file = std::fs::OpenOptions::new().append(true).open(SEEDS).unwrap();
-    write!(file, "# {why}\n{seed} {jobs}\n").unwrap();
+    write!(file, "# {why}\n{seed} {jobs} wide\n").unwrap();
 }
 
 /// A fixed set; `scripts/simulate` says which seeds instead.
