@@ -65,7 +65,7 @@ impl Life {
             set_aside == 0 || group.snapshot().looking,
             "it does not look what exists, with {set_aside} unreadable"
         );
-        let work = group.recover().into();
+        let work = group.recover(vec![], now).into();
         let found = group.fleet().total();
         let cursor = group.snapshot().cursor.0;
         let life = Self { group, runners, work, now, chance: Chance::new(chance), cursor, heard: vec![], found };
@@ -161,7 +161,7 @@ impl Life {
                 self.group.changes_were_not_saved(&jobs);
             }
             if self.chance.one_in(16) {
-                self.group.write_again();
+                self.group.write_again(self.now);
                 self.cursor = 0;
             }
         }

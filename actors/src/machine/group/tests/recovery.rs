@@ -40,7 +40,7 @@ fn leaving() -> (World, RunnerName) {
     let name = w.in_state(RunnerState::Starting)[0].clone();
     w.runner_event(&name, Event::RegistrationLookedUp(Ok(Some(remote(name.as_str(), true, false)))));
     w.runner_event(&name, Event::ScaleDown);
-    assert_eq!(w.in_state(RunnerState::Deleting), [name.clone()]);
+    assert_eq!(w.in_state(RunnerState::Deleting), std::slice::from_ref(&name));
     (w, name)
 }
 
