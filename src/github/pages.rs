@@ -2,15 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ETAG, LINK};
 use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
 
 use super::answer::Answer;
 
 /// Largest size of all that is kept, in bytes: 40,000 runners, at 500 bytes each, and their like.
 const BYTES_MAX: usize = 20 << 20;
+/// What single runs have is not kept for longer than this without being asked for: runs end.
+const RUN_UNUSED_MAX: Duration = Duration::from_secs(600);
+/// Time between two looks for such pages.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// Pages by account and address. The one that was not used for longest goes first.
 #[derive(Default)]
@@ -20,10 +26,35 @@ pub(super) struct Pages {
 
 #[derive(Default)]
 struct State {
-    pages: HashMap<(String, String), (Kept, u64)>,
+    pages: HashMap<(String, String), Page>,
     bytes: usize,
     /// Counts uses.
-    now: u64,
+    uses: u64,
+    swept_at: Option<Instant>,
+}
+
+struct Page {
+    kept: Kept,
+    /// The last use, by its number and its time.
+    used: (u64, Instant),
+}
+
+impl State {
+    fn use_now(&mut self) -> (u64, Instant) {
+        self.uses += 1;
+        (self.uses, Instant::now())
+    }
+
+    /// Drops what runs had that are over, as far as one can tell.
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        if self.swept_at.is_some_and(|at| now < at + SWEEP_EVERY) {
+            return;
+        }
+        self.swept_at = Some(now);
+        self.pages.retain(|(_, path), page| !path.contains("/actions/runs/") || now < page.used.1 + RUN_UNUSED_MAX);
+        self.bytes = self.pages.values().map(|page| page.kept.body.len()).sum();
+    }
 }
 
 /// A page that was read before.
@@ -55,11 +86,10 @@ impl Kept {
 impl Pages {
     pub(super) fn get(&self, account: &str, path: &str) -> Option<Kept> {
         let mut state = self.state();
-        state.now += 1;
-        let now = state.now;
-        let (kept, used) = state.pages.get_mut(&(account.to_owned(), path.to_owned()))?;
-        *used = now;
-        Some(kept.clone())
+        let used = state.use_now();
+        let page = state.pages.get_mut(&(account.to_owned(), path.to_owned()))?;
+        page.used = used;
+        Some(page.kept.clone())
     }
 
     /// Keeps a page that was read, if GitHub says how to know it again and it is not too large. No page behind a cursor:
@@ -72,16 +102,16 @@ impl Pages {
         let links = answer.headers.get_all(LINK).iter().cloned().collect();
         let kept = Kept { etag: etag.clone(), links, body: answer.body.clone() };
         let mut state = self.state();
-        state.now += 1;
-        let now = state.now;
+        state.sweep();
+        let used = state.use_now();
         state.bytes += kept.body.len();
-        if let Some((old, _)) = state.pages.insert((account.to_owned(), path.to_owned()), (kept, now)) {
-            state.bytes -= old.body.len();
+        if let Some(old) = state.pages.insert((account.to_owned(), path.to_owned()), Page { kept, used }) {
+            state.bytes -= old.kept.body.len();
         }
         while state.bytes > BYTES_MAX {
-            let oldest = state.pages.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
-            let Some((old, _)) = oldest.and_then(|key| state.pages.remove(&key)) else { return };
-            state.bytes -= old.body.len();
+            let oldest = state.pages.iter().min_by_key(|(_, page)| page.used.0).map(|(key, _)| key.clone());
+            let Some(old) = oldest.and_then(|key| state.pages.remove(&key)) else { return };
+            state.bytes -= old.kept.body.len();
         }
     }
 
@@ -128,6 +158,23 @@ mod tests {
         pages.keep("a", "/deliveries?per_page=100&cursor=v1_17", &page(Some("one"), 3));
         assert!(pages.get("a", "/deliveries?per_page=100&cursor=v1_17").is_none());
         assert_eq!(pages.state().bytes, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_single_runs_have_goes_when_nobody_asks_for_it_any_more() {
+        let pages = Pages::default();
+        let (over, open, runners) =
+            ("/actions/runs/1/jobs?filter=latest", "/actions/runs/2/jobs?filter=latest", "/actions/runners?page=2");
+        for path in [over, open, runners] {
+            pages.keep("a", path, &page(Some("one"), 3));
+        }
+        for _ in 0..11 {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            assert!(pages.get("a", open).is_some());
+            pages.keep("a", "/actions/runs?status=queued", &page(Some("two"), 2));
+        }
+        assert!(pages.get("a", over).is_none() && pages.get("a", open).is_some() && pages.get("a", runners).is_some());
+        assert_eq!(pages.state().bytes, 3 + 3 + 2);
     }
 
     #[test]
