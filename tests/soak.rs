@@ -2,7 +2,7 @@
 //!
 //! `scripts/soak` runs it. The manager is killed in the first third of the time, warms up until half of it, and is
 //! measured in the second half, with all other faults going on.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 #[path = "support/outside.rs"]
 mod outside;
