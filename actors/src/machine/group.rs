@@ -64,7 +64,7 @@ pub struct Group {
     fleet: Fleet,
     /// Backends that are being probed.
     probing: BTreeSet<String>,
-    /// A complete health check found something that this group did not remember.
+    /// The first complete health check of a group without memory found something: the second one is due.
     looked: bool,
     /// Runners that the store lost and does not have again yet; saved as suspects.
     lost: BTreeMap<RunnerName, Suspect>,
@@ -396,8 +396,8 @@ impl Group {
         let errors: Vec<&str> = listing.errors().collect();
         if errors.is_empty() {
             // Where something is, more may be: what one listing missed on both sides, the second one shows.
-            let found = found.registered.is_some_and(|n| n > 0) || found.instances.is_some_and(|n| n > 0);
-            self.looked = self.snapshot.looking && found && !self.looked;
+            let anything = found.registered.is_some_and(|n| n > 0) || found.instances.is_some_and(|n| n > 0);
+            self.looked = self.snapshot.looking && anything && !self.looked;
             self.snapshot.looking = self.looked;
             if self.looked {
                 self.next_healthcheck = self.next_healthcheck.min(now + SECOND_LOOK);
