@@ -1,7 +1,8 @@
 //! A long run of the real binary with mixed load and random faults: nothing grows, every job is done, nothing is left.
 //!
-//! `scripts/soak` runs it. The manager is killed in the first third of the time, warms up until half of it, and is
-//! measured in the second half, with all other faults going on.
+//! `scripts/soak` runs it. The manager is killed in the first sixth of the time, warms up until half of it (in half an
+//! hour that is longer than it keeps anything by time), and is measured in the second half, with all other faults going
+//! on.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 #[path = "support/outside.rs"]
@@ -104,11 +105,13 @@ impl Soak {
         });
     }
 
-    /// Half a second of faults.
+    /// Half a second of faults. Each ends what is left of the one before it: else they would gather while the group waits
+    /// before it tries again, each try would meet one, and the group would only wait.
     fn fault(&mut self) {
         if !self.some(0.15) {
             return;
         }
+        self.heal();
         let late = HookFault::Late(self.ms(500..6000));
         let (short, once) = (self.ms(100..800), Times::Next(1));
         let calls =
@@ -127,6 +130,11 @@ impl Soak {
             _ => (fs::write(self.site.dir.path().join("die"), "").unwrap(), "runner dies at boot").1,
         };
         *self.faults.entry(what).or_default() += 1;
+    }
+
+    fn heal(&self) {
+        self.site.github.clear_faults();
+        let _ = fs::remove_file(self.site.dir.path().join("die"));
     }
 
     async fn sample(&self, began: Instant) -> Sample {
@@ -148,8 +156,7 @@ impl Soak {
 
     /// Waits until every job is over, at GitHub and here, and nothing is left.
     async fn settle(&mut self) {
-        self.site.github.clear_faults();
-        let _ = fs::remove_file(self.site.dir.path().join("die"));
+        self.heal();
         for (_, job) in self.to_cancel.drain(..) {
             self.site.github.cancel(job);
         }
@@ -214,7 +221,7 @@ async fn nothing_grows_and_nothing_is_left_after_a_long_run_with_faults() {
         steps.tick().await;
         soak.load();
         soak.fault();
-        if kills < KILLS && began.elapsed() > whole / 3 * kills / KILLS {
+        if kills < KILLS && began.elapsed() > whole / 6 * kills / KILLS {
             kills += 1;
             soak.site.kill();
             soak.site.start(&config).await;

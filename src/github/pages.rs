@@ -93,14 +93,16 @@ impl Pages {
     }
 
     /// Keeps a page that was read, if GitHub says how to know it again and it is not too large. No page behind a cursor:
-    /// cursors are new each time, and such pages would only push out others.
+    /// cursors are new each time, and such pages would only push out others. It is copied: what was read is a part of the
+    /// connection's buffer, all of which would be kept with it.
     pub(super) fn keep(&self, account: &str, path: &str, answer: &Answer) {
         if path.contains("cursor=") {
             return;
         }
         let Some(etag) = answer.headers.get(ETAG).filter(|_| answer.status == StatusCode::OK) else { return };
-        let links = answer.headers.get_all(LINK).iter().cloned().collect();
-        let kept = Kept { etag: etag.clone(), links, body: answer.body.clone() };
+        let Some(etag) = copy(etag) else { return };
+        let links = answer.headers.get_all(LINK).iter().filter_map(copy).collect();
+        let kept = Kept { etag, links, body: Bytes::copy_from_slice(&answer.body) };
         let mut state = self.state();
         state.sweep();
         let used = state.use_now();
@@ -118,6 +120,11 @@ impl Pages {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The same value in memory of its own.
+fn copy(value: &HeaderValue) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
 #[cfg(test)]
@@ -150,6 +157,22 @@ mod tests {
         let again = kept.again(unchanged);
         assert_eq!((again.status, again.body.len(), again.next().as_deref()), (StatusCode::OK, 3, Some("/2")));
         assert_eq!(again.left().map(|left| left.remaining), Some(7));
+    }
+
+    #[test]
+    fn a_kept_page_keeps_nothing_of_the_buffer_it_was_read_into() {
+        let read = Bytes::from(vec![b'7'; 64 << 10]);
+        let value = |range| HeaderValue::from_maybe_shared(read.slice(range)).unwrap();
+        let mut answer = page(None, 0);
+        answer.headers.insert(ETAG, value(0..9));
+        answer.headers.insert(LINK, value(9..99));
+        answer.body = read.slice(99..199);
+        let pages = Pages::default();
+        pages.keep("a", "/x", &answer);
+        drop(answer);
+        assert!(read.is_unique());
+        let kept = pages.get("a", "/x").unwrap();
+        assert_eq!((kept.etag.len(), kept.links[0].len(), kept.body.len()), (9, 90, 100));
     }
 
     #[test]
