@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fakes::Fake;
 use runner_manager::http::Settings;
-use web::{ADMIN_KEY, Request, Server};
+use web::{ADMIN_KEY, Request, Server, VIEWER_KEY};
 
 const QUEUED: &str = include_str!("fixtures/workflow_job_queued.json");
 const MESSAGES: &str = "/api/v1/groups/octo-linux/messages";
@@ -58,6 +58,7 @@ async fn an_answer_before_the_end_of_the_body_says_that_it_ends_the_connection()
         (405, Request::new("PUT", "/webhook")),
         (401, Request::new("GET", "/api/v1/groups")),
         (401, message.clone()),
+        (403, message.clone().key(VIEWER_KEY)),
         (415, message.key(ADMIN_KEY).header("Content-Type", "text/plain")),
     ] {
         assert_last(&server, status, &request, &half).await;

@@ -12,6 +12,7 @@ use poem_openapi::types::Type;
 use poem_openapi::{ApiExtractor, ApiExtractorType, Enum, ExtractParamOptions, Object};
 use serde_json::Value;
 
+use crate::http::auth::{Caller, Role};
 use crate::http::body::{self, Bounds};
 use crate::http::problem::Problem;
 use crate::http::routes::App;
@@ -44,7 +45,7 @@ struct Message {
     kind: MessageType,
 }
 
-/// A message as it came: bytes, within the limits, and what they mean.
+/// A message as it came from an admin: bytes, within the limits, and what they mean.
 pub(super) struct Received {
     /// The command.
     pub(super) command: Command,
@@ -104,7 +105,10 @@ impl<'a> ApiExtractor<'a> for Received {
 
 async fn read(request: &Request, body: &mut RequestBody) -> Result<Received, Problem> {
     let unusable = |detail: &str| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail);
-    let app = request.data::<Arc<App>>().ok_or_else(|| unusable("the request has lost its context"))?;
+    let lost = || unusable("the request has lost its context");
+    // Before the body is waited for.
+    request.data::<Caller>().ok_or_else(lost)?.require(Role::Admin)?;
+    let app = request.data::<Arc<App>>().ok_or_else(lost)?;
     let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
