@@ -50,17 +50,17 @@ impl Group {
         known: Option<Job>,
         effects: &mut Vec<Effect>,
     ) {
+        let over = |job: &Job| job.status == JobStatus::Completed;
+        let elsewhere = !assigned && known.as_ref().is_some_and(over);
         let runner = if assigned { self.job_event(delivery, known, effects) } else { delivery.event.runner.clone() };
-        let final_job =
-            assigned && self.jobs.get(&delivery.event.job.id).is_some_and(|j| j.status == JobStatus::Completed);
+        let job = delivery.event.job.id;
+        let over = elsewhere || assigned && self.jobs.get(&job).is_some_and(|job| over(job));
         if let Some(name) = runner.as_ref().and_then(|r| self.our_runner(r)) {
-            let job = delivery.event.job.id;
             match delivery.event.action {
                 JobAction::Completed => self.tell_news(name, JobNews { job, completed: true }, effects),
-                JobAction::InProgress if !final_job => {
-                    self.tell_news(name, JobNews { job, completed: false }, effects);
-                }
-                JobAction::InProgress | JobAction::Queued | JobAction::Waiting => {}
+                // Of a job that is over nothing more will be heard.
+                JobAction::InProgress => self.tell_news(name, JobNews { job, completed: over }, effects),
+                JobAction::Queued | JobAction::Waiting => {}
             }
         }
     }

@@ -361,6 +361,22 @@ fn a_job_known_as_final_to_the_store_is_not_revived() {
 }
 
 #[test]
+fn a_runner_that_took_a_job_of_another_group_that_is_over_has_nothing_more_to_do() {
+    let mut w = World::new(1, 1);
+    w.pass(0);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    let mut known = job_machine::new(facts(1), Some(GroupName::new("other").unwrap()), w.now);
+    job_machine::apply(&mut known, &delivery("c", 1, Completed));
+    let mut late = delivery("p", 1, InProgress);
+    late.event.runner = Some(RunnerRef { id: None, name: name.to_string() });
+    let entry = InboxEntry { cursor: Cursor(1), delivery: late, assigned: false, known: Some(known) };
+    let effects = w.group.delivered(entry, w.now);
+    w.run(effects);
+    assert_eq!(w.runners[&name].state, RunnerState::Deleting, "its job never ends again");
+}
+
+#[test]
 fn final_jobs_at_hand_stay_bounded() {
     let mut w = World::new(0, 1);
     for job in 1..=3000 {
