@@ -81,6 +81,26 @@ async fn without_capacity_the_next_backend_is_asked_at_once_and_the_job_says_so(
 }
 
 #[tokio::test(start_paused = true)]
+async fn creates_that_wait_for_their_turn_obey_a_pause_that_another_one_is_asked_for() {
+    let earth = Earth::new();
+    let busy = Place::of(&earth);
+    let wait = Duration::from_secs(60);
+    busy.creates([Fault::Fails(BackendError::Throttled { text: "slowly".into(), retry_after: Some(wait) })]);
+    let mut settings = group(5, &["busy"]);
+    settings.backends[0].max_concurrency = 1;
+    let manager = start(&earth, settings, &[&busy]).await;
+    let mut jobs = Jobs::default();
+    for job in 1..=5 {
+        jobs.queue(&manager, "octo", job).await;
+    }
+    carry(&earth, &manager, &mut jobs, 5).await;
+    let created = busy.created_at();
+    assert!(created.len() >= 6, "{created:?}");
+    assert!(created[1] >= created[0] + wait, "asked again after {:?}", created[1] - created[0]);
+    assert!(manager.system.stop(Duration::from_secs(5)).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_breaker_opens_after_the_configured_failures_and_closes_by_itself() {
     let earth = Earth::new();
     let (first, second) = (Place::of(&earth), Place::of(&earth));

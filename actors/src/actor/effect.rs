@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -97,6 +98,20 @@ struct Place {
     limits: BackendLimits,
     backend: Arc<dyn Backend>,
     calls: Semaphore,
+    /// Until when it asked to be left alone with creates.
+    paused_until: Mutex<Option<Instant>>,
+}
+
+impl Place {
+    /// What is left of the pause that it asked for.
+    fn pause(&self) -> Option<Duration> {
+        let until = (*self.paused_until.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
+    fn asks_for(&self, wait: Duration) {
+        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(wait);
+    }
 }
 
 /// Carries out the effects of one group.
@@ -124,6 +139,7 @@ impl Interpreter {
             limits: limits.clone(),
             backend: Arc::clone(backend),
             calls: Semaphore::new(limits.max_concurrency.max(1)),
+            paused_until: Mutex::default(),
         };
         Self {
             token: AtomicU64::new(0),
@@ -359,11 +375,17 @@ impl Interpreter {
         operation: &'static str,
         call: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
+        let creates = operation == "create";
         let Ok(_permit) = place.calls.acquire().await else {
             return Err(BackendError::Unavailable("the manager is stopping".to_owned()));
         };
+        // Another create was told so while this one was on its way, or waited for its turn.
+        if let Some(left) = place.pause().filter(|_| creates) {
+            let text = "not asked again before the pause that it asked for is over".to_owned();
+            return Err(BackendError::Throttled { text, retry_after: Some(left) });
+        }
         let BackendLimits { create_timeout, delete_timeout, .. } = place.limits;
-        let deadline = if operation == "create" { create_timeout } else { delete_timeout };
+        let deadline = if creates { create_timeout } else { delete_timeout };
         let began = self.world.clock.now();
         let bounded = async { tokio::time::timeout(deadline, AssertUnwindSafe(call).catch_unwind()).await };
         let result = match self.world.lease.within(bounded).await {
@@ -374,6 +396,11 @@ impl Interpreter {
             }
             None => Err(BackendError::Timeout(format!("no answer to {operation} before {LEASE_OVER}"))),
         };
+        if let Err(BackendError::Throttled { retry_after: Some(wait), .. }) = &result
+            && creates
+        {
+            place.asks_for(*wait);
+        }
         self.world.observer.observe(&Observation::BackendCall {
             backend: &place.limits.name,
             operation,
