@@ -161,7 +161,9 @@ impl Life {
                 self.group.changes_were_not_saved(&jobs);
             }
             if self.chance.one_in(16) {
-                self.group.write_again(self.now);
+                let stored = self.runners.values().filter(|_| self.chance.one_in(2)).cloned().collect();
+                let effects = self.group.write_again(stored, self.now);
+                self.did(effects);
                 self.cursor = 0;
             }
         }

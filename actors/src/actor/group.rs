@@ -82,7 +82,8 @@ pub(crate) enum GroupMsg {
     /// it is lost.
     Confirm(RpcReplyPort<()>),
     Acquire,
-    Acquired(Result<FencingToken, StoreError>),
+    /// With what the store has.
+    Acquired(Result<(FencingToken, Loaded), StoreError>),
     /// Answers once every message before it is handled, here and by the runners.
     Barrier(RpcReplyPort<()>),
     Tick,
@@ -177,7 +178,7 @@ impl Actor for GroupActor {
             GroupMsg::Refused(token, error) => state.refused(&myself, token, &error),
             GroupMsg::Confirm(reply) => state.confirm(&myself, reply),
             GroupMsg::Acquire => state.acquire(&myself),
-            GroupMsg::Acquired(result) => state.acquired(&myself, result),
+            GroupMsg::Acquired(result) => state.acquired(&myself, result).await,
             GroupMsg::Barrier(reply) => state.barrier(reply),
             GroupMsg::Tick => state.tick(&myself).await,
             GroupMsg::Panicked => return Err(PANICKED.into()),
@@ -368,20 +369,22 @@ impl State {
         let Some(running) = &mut self.running else { return };
         let before = running.group.fleet().get(&runner.name).cloned();
         let effects = running.group.runner_changed(Arc::clone(&runner), now);
-        self.observe_runner(before.as_deref(), &runner);
+        if let Some(before) = before {
+            self.observe_runner(&before, &runner);
+        }
         self.carry_out(myself, effects).await;
     }
 
-    fn observe_runner(&self, before: Option<&Runner>, runner: &Runner) {
+    fn observe_runner(&self, before: &Runner, runner: &Runner) {
         let observer = &self.args.world.observer;
         let group = self.name();
-        if let (None, Some(online)) = (before.and_then(|b| b.online_at), runner.online_at) {
+        if let (None, Some(online)) = (before.online_at, runner.online_at) {
             let began = runner.history.iter().rev().find(|t| t.state == RunnerState::Provisioning).map(|t| t.at);
             if let Some(took) = began.and_then(|began| online.duration_since(began).try_into().ok()) {
                 observer.observe(&Observation::RunnerOnline { group, backend: &runner.backend, took });
             }
         }
-        if let (true, Some(_), Some(removal)) = (runner.state.is_final(), before, &runner.removal) {
+        if let (true, Some(removal)) = (runner.state.is_final(), &runner.removal) {
             observer.observe(&Observation::RunnerDeleted { group, reason: removal.reason });
         }
     }

@@ -424,6 +424,11 @@ fn wait_at_least(runner: &mut Runner, wait: Option<Duration>, now: Timestamp) {
     runner.retry_at = runner.retry_at.max(wait.map(|wait| backoff::after(now, wait)));
 }
 
+/// Ends a runner of which the store does not know any more that it was gone.
+pub fn was_gone(runner: &mut Runner, now: Timestamp) {
+    enter(runner, Gone, now, "it was gone before, and the store had lost that");
+}
+
 fn enter(runner: &mut Runner, state: RunnerState, now: Timestamp, why: &str) {
     runner.state = state;
     runner.since = now;

@@ -7,7 +7,7 @@ use actors::port::backend::*;
 use async_trait::async_trait;
 
 use super::scenario::{Kind, Twist};
-use super::world::{Site, State, What};
+use super::world::{Machine, Site, State, What};
 
 /// One of the backends, as one life of the manager reaches it.
 pub struct Place {
@@ -166,9 +166,13 @@ impl Backend for Place {
                 return Err(BackendError::Unavailable("503".into()));
             }
             let at = state.elapsed();
-            let mine =
-                state.machines.iter().filter(|(_, m)| m.owner == *owner && m.place == self.name && m.listed_from <= at);
-            mine.map(|(name, machine)| instance(name, machine.running)).collect()
+            let ours = |m: &Machine| m.owner == *owner && m.place == self.name && m.listed_from <= at;
+            let shown = state.machines.iter_mut().filter(|(_, machine)| ours(machine));
+            let show = |(name, machine): (&String, &mut Machine)| {
+                machine.shown = true;
+                instance(name, machine.running)
+            };
+            shown.map(show).collect()
         };
         self.site.pause(5, 100).await;
         Ok(all)

@@ -316,6 +316,8 @@ impl State {
             What::CutOff(slot) => self.cut_off(slot),
             What::Silent(slot) => self.silent(slot),
             What::Recovers(slot) => self.recovers(slot),
+            What::Keep => self.keep(),
+            What::GoBack => self.go_back(),
             What::Watch => self.watch(),
             What::Crash(_)
             | What::Killed(_)

@@ -9,12 +9,14 @@ use super::world::{State, What};
 /// How long a group may be without an owner that runs it, while a replica lives that nothing disturbs.
 const TAKEN_OVER_WITHIN: u64 = 15_000;
 
+/// The newest token of each group, and the life that got it.
+pub type Newest = BTreeMap<GroupName, (u64, u64)>;
+
 /// Who owned what until when, by the store's word, whatever became of the store.
 #[derive(Default)]
 pub struct Leases {
     held: BTreeMap<(GroupName, u64), u64>,
-    /// The newest token of each group, and the life that got it.
-    newest: BTreeMap<GroupName, (u64, u64)>,
+    newest: Newest,
     lives: BTreeMap<ReplicaId, u64>,
     /// Since when nothing disturbs a life: later than now while something does.
     undisturbed: BTreeMap<u64, u64>,
@@ -59,6 +61,16 @@ impl Leases {
         self.last = at;
         self.undisturbed.values_mut().for_each(|since| *since = at.max(*since));
         self.newest.clear();
+    }
+
+    pub fn newest(&self) -> Newest {
+        self.newest.clone()
+    }
+
+    /// The store knows no more than it did then.
+    pub fn go_back(&mut self, newest: Newest, at: u64) {
+        self.emptied(at);
+        self.newest = newest;
     }
 }
 

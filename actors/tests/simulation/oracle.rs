@@ -12,7 +12,7 @@ use actors::port::github::JitRequest;
 
 use super::jobs::Stage;
 use super::scenario::Kind;
-use super::world::{MANAGER, MARK, State, foreign_names};
+use super::world::{MANAGER, MARK, Machine, State, foreign_names};
 
 /// How long what was heard may take to be acted upon.
 const HEARD: u64 = 5_000;
@@ -23,12 +23,7 @@ pub struct Oracle {
     pub violations: Vec<String>,
     /// Runners that GitHub let go although they worked: what follows is GitHub's doing.
     pub let_go: BTreeSet<String>,
-    /// Runners that the manager knows to be busy, and since when.
-    heard: BTreeMap<String, u64>,
-    /// What the recorded deliveries of a job say.
-    told: BTreeMap<JobId, Told>,
-    /// When a job was saved as final, by the manager's clock.
-    finals: BTreeMap<JobId, jiff::Timestamp>,
+    known: Known,
     /// Backends that asked to wait: since when, and until when.
     throttled: BTreeMap<(GroupName, String), (u64, u64, u64)>,
     pub calls: BTreeMap<&'static str, u64>,
@@ -36,9 +31,22 @@ pub struct Oracle {
     forgot: BTreeSet<JobId>,
     /// How many runners the store has lost.
     lost_runners: u64,
+    /// Those that went with its last writes.
+    went: BTreeSet<RunnerName>,
 }
 
-#[derive(Debug, Default)]
+/// What the manager knows, as far as it was saved.
+#[derive(Default, Clone)]
+pub struct Known {
+    /// Runners that it knows to be busy, and since when.
+    heard: BTreeMap<String, u64>,
+    /// What the recorded deliveries of a job say.
+    told: BTreeMap<JobId, Told>,
+    /// When a job was saved as final, by the manager's clock.
+    finals: BTreeMap<JobId, jiff::Timestamp>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq)]
 struct Told {
     queued: BTreeSet<DeliveryId>,
     waiting: BTreeSet<DeliveryId>,
@@ -50,10 +58,21 @@ impl Oracle {
     /// The store has lost all: what was told counts no more, and who knew it may be gone.
     pub fn forget(&mut self, runners: usize) {
         self.lost_runners += runners as u64;
-        self.forgot.extend(self.told.keys().copied());
-        self.told.clear();
-        self.finals.clear();
-        self.heard.clear();
+        self.forgot.extend(self.known.told.keys().copied());
+        self.known = Known::default();
+    }
+
+    pub fn known(&self) -> Known {
+        self.known.clone()
+    }
+
+    /// The store knows no more than it did then.
+    pub fn go_back(&mut self, known: Known, went: Vec<RunnerName>) {
+        self.lost_runners += went.len() as u64;
+        self.went.extend(went);
+        let lost = self.known.told.iter().filter(|(job, told)| known.told.get(job) != Some(told));
+        self.forgot.extend(lost.map(|(job, _)| *job));
+        self.known = known;
     }
 
     pub fn count(&mut self, call: &'static str) {
@@ -68,15 +87,22 @@ impl State {
         self.after(0, super::world::What::Look);
     }
 
-    /// Promise 1: what exists and what may come into being is never more than `max`.
+    /// Promise 1: what exists and what may come into being is never more than `max`. Nobody can know of what the store has
+    /// lost while nobody's listings tell of it, or its owner failed in that moment.
     pub fn check_max(&mut self, name: &str) {
         let Some(group) = self.group_of(name) else { return };
         let (max, group) = (group.max as usize, group.name.clone());
-        let made = self.machines.values().filter(|m| m.owner.group == group && m.owner.manager.as_str() == MANAGER);
+        let lost = |name: &str| self.oracle.went.contains(name) && !self.books.runners.contains_key(name);
+        let hidden = |name: &str, m: &Machine| {
+            let late = self.members.emptied_at.is_some_and(|at| m.listed_from > at) && !m.shown;
+            late && !self.runners.contains_key(name) && !self.books.runners.contains_key(name)
+        };
+        let ours = |m: &Machine| m.owner.group == group && m.owner.manager.as_str() == MANAGER;
+        let made = self.machines.iter().filter(|(name, m)| ours(m) && !lost(name) && !hidden(name, m));
         let coming = self
             .creating
             .iter()
-            .filter(|(name, (_, owner, _))| owner.group == group && !self.machines.contains_key(*name));
+            .filter(|(name, (_, owner, _))| owner.group == group && !self.machines.contains_key(*name) && !lost(name));
         let exist = made.count() + coming.count();
         if exist > max {
             self.violated(format!("promise 1: {exist} instances of group {group}, max is {max}"));
@@ -85,7 +111,7 @@ impl State {
 
     /// A delivery is in the books.
     pub fn recorded(&mut self, delivery: &Delivery) {
-        let told = self.oracle.told.entry(delivery.event.job.id).or_default();
+        let told = self.oracle.known.told.entry(delivery.event.job.id).or_default();
         match delivery.event.action {
             JobAction::Queued => drop(told.queued.insert(delivery.id.clone())),
             JobAction::Waiting => drop(told.waiting.insert(delivery.id.clone())),
@@ -98,7 +124,7 @@ impl State {
 
     /// Promises 3 and 4: where a job stands by what was told of it, in whatever order, however often.
     fn as_told(&self, id: JobId) -> Option<JobStatus> {
-        let told = self.oracle.told.get(&id)?;
+        let told = self.oracle.known.told.get(&id)?;
         Some(if !self.jobs.get(&id.0).is_some_and(|job| self.is_eligible(job)) {
             JobStatus::Unmatched
         } else if told.conclusion.is_some() {
@@ -126,14 +152,14 @@ impl State {
         }
         if job.status == JobStatus::Completed {
             let now = self.now();
-            self.oracle.finals.entry(id).or_insert(now);
+            self.oracle.known.finals.entry(id).or_insert(now);
         }
     }
 
     /// No runner is requested for a job that is known to be over.
     pub fn check_runner(&mut self, runner: &Runner) {
         let new = !self.books.runners.contains_key(&runner.name);
-        let over = runner.for_job.and_then(|job| self.oracle.finals.get(&job));
+        let over = runner.for_job.and_then(|job| self.oracle.known.finals.get(&job));
         if new && over.is_some_and(|over| *over < runner.created_at) && !self.scenario.has(Kind::ClockJumps) {
             self.violated(format!(
                 "promise 5: {} is requested for job {:?}, which is over",
@@ -145,7 +171,7 @@ impl State {
     /// The manager has read that this runner took a job.
     pub fn heard(&mut self, name: &str) {
         let at = self.elapsed();
-        self.oracle.heard.entry(name.to_owned()).or_insert(at);
+        self.oracle.known.heard.entry(name.to_owned()).or_insert(at);
     }
 
     pub fn check_registration(&mut self, request: &JitRequest) {
@@ -171,7 +197,7 @@ impl State {
         if foreign_names(self).0.contains(name) || !remote.labels.iter().any(|label| label == MARK) {
             return self.violated(format!("promise 9: the foreign registration {name} is removed"));
         }
-        let known = self.oracle.heard.get(name).is_some_and(|heard| heard + HEARD <= self.elapsed());
+        let known = self.oracle.known.heard.get(name).is_some_and(|heard| heard + HEARD <= self.elapsed());
         if known && self.runs(name).is_some() && !self.has_lived(name) {
             self.violated(format!("promise 8: {name} is known to be busy, and is deregistered"));
         }
@@ -226,9 +252,11 @@ impl State {
     /// Whether all that GitHub has is over: the beginning of the end.
     pub fn jobs_left(&self) -> Vec<u64> {
         let left = self.jobs.values().filter(|job| job.stage != Stage::Over && self.is_eligible(job));
-        // Without webhooks and without an answer nobody can know of a job.
+        // Without webhooks and without an answer nobody can know of a job; of one of which the store lost what was told, its
+        // owner may remember more than was told since, and has to take it for the rest.
         let unknowable = |id: u64| {
-            self.scenario.has(Kind::RecordsDown) && self.as_told(JobId(id)).is_none_or(|told| told != JobStatus::Queued)
+            let told = self.as_told(JobId(id)) == Some(JobStatus::Queued);
+            self.scenario.has(Kind::RecordsDown) && (!told || self.oracle.forgot.contains(&JobId(id)))
         };
         left.filter(|job| !unknowable(job.id)).map(|job| job.id).collect()
     }
@@ -277,7 +305,7 @@ impl State {
             // Nobody can say whether its job is over: GitHub does not answer, or both it and the store forgot the job.
             let forgotten = |job: JobId| {
                 let forgotten = self.jobs.get(&job.0).is_some_and(|job| job.forgotten);
-                forgotten && self.scenario.has(Kind::Emptied) && !self.books.jobs.contains_key(&job)
+                forgotten && self.scenario.forgets() && !self.books.jobs.contains_key(&job)
             };
             let stuck = |runner: &Runner| {
                 let unknowable = self.scenario.has(Kind::RecordsDown) || runner.job.is_some_and(forgotten);

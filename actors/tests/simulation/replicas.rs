@@ -12,9 +12,11 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 
 use super::chance::Chance;
+use super::leases::Newest;
+use super::oracle::Known;
 use super::panics;
 use super::scenario::{Kind, Scenario};
-use super::store::unavailable;
+use super::store::{Books, unavailable};
 use super::world::{Site, State, What, World};
 
 const LEASE_MILLIS: u64 = LEASE.as_secs() * 1000;
@@ -25,22 +27,26 @@ const NEVER: Duration = Duration::from_secs(3600);
 pub struct Me {
     pub slot: usize,
     pub id: ReplicaId,
-    /// The tokens that it knows to be its own.
-    tokens: Mutex<BTreeMap<GroupName, u64>>,
+    /// The tokens that it knows to be its own, and the last write under each that was acknowledged.
+    tokens: Mutex<BTreeMap<GroupName, (u64, u64)>>,
     notices: tokio::sync::Mutex<mpsc::UnboundedReceiver<Notice>>,
 }
 
 impl Me {
-    fn tokens(&self) -> MutexGuard<'_, BTreeMap<GroupName, u64>> {
+    fn tokens(&self) -> MutexGuard<'_, BTreeMap<GroupName, (u64, u64)>> {
         self.tokens.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    pub fn acquired(&self, group: &GroupName, token: u64) {
-        self.tokens().insert(group.clone(), token);
+    /// The store answered a write under a token.
+    pub fn acknowledged(&self, group: &GroupName, token: u64, seq: u64) {
+        let mut tokens = self.tokens();
+        let last = tokens.entry(group.clone()).or_default();
+        *last = (token, seq).max(*last);
     }
 
-    pub fn has_acquired(&self, group: &GroupName, token: FencingToken) -> bool {
-        self.tokens().get(group) == Some(&token.0)
+    /// The number of the last write under a token that was acknowledged.
+    pub fn last_acknowledged(&self, group: &GroupName, token: FencingToken) -> Option<u64> {
+        self.tokens().get(group).filter(|(known, _)| *known == token.0).map(|(_, seq)| *seq)
     }
 }
 
@@ -67,13 +73,23 @@ pub struct Members {
     pub emptied_at: Option<u64>,
     /// Lost, while nobody lived to see it.
     empties: bool,
+    kept: Option<Kept>,
+}
+
+/// What the store goes back to.
+struct Kept {
+    alive: BTreeMap<ReplicaId, (u64, Report)>,
+    owners: BTreeMap<GroupName, ReplicaId>,
+    books: Books,
+    newest: Newest,
+    known: Known,
 }
 
 impl Members {
     pub fn of(scenario: &Scenario) -> Self {
         let troubles = (0..scenario.managers()).map(|_| Trouble::default()).collect();
         let (alive, owners, ears) = Default::default();
-        Self { alive, owners, ears, troubles, emptied_at: None, empties: false }
+        Self { alive, owners, ears, troubles, emptied_at: None, empties: false, kept: None }
     }
 
     /// What to wait for while a manager sleeps.
@@ -283,6 +299,14 @@ pub fn plan(state: &mut State) {
             state.after(at, What::Empty);
         }
     }
+    let mut chance = Chance::new(state.scenario.seed, 9);
+    for _ in 0..6 {
+        let (at, wait) = (chance.below(healed_at), chance.between(20, 1_500));
+        if state.faults.strikes(Kind::GoesBack) {
+            state.after(at, What::Keep);
+            state.after(at + wait, What::GoBack);
+        }
+    }
     if state.scenario.is_shared() {
         state.after(1_000, What::Watch);
     }
@@ -383,6 +407,31 @@ impl State {
         self.oracle.forget(self.books.runners.len());
         self.books.empty();
         self.leases.emptied(at);
+        self.members.kept = None;
+    }
+
+    /// What the store has now is what it goes back to later.
+    pub fn keep(&mut self) {
+        self.members.kept = Some(Kept {
+            alive: self.members.alive.clone(),
+            owners: self.members.owners.clone(),
+            books: self.books.clone(),
+            newest: self.leases.newest(),
+            known: self.oracle.known(),
+        });
+    }
+
+    /// The store loses what was written since, as one does whose last second had not reached the disk, or the server that
+    /// took its place.
+    pub fn go_back(&mut self) {
+        let Some(kept) = self.members.kept.take() else { return };
+        let at = self.elapsed();
+        self.note("the store loses its last writes");
+        (self.members.emptied_at, self.members.alive, self.members.owners) = (Some(at), kept.alive, kept.owners);
+        let went = self.books.runners.keys().filter(|name| !kept.books.runners.contains_key(*name));
+        self.oracle.go_back(kept.known, went.cloned().collect());
+        self.books = kept.books.after(&self.books);
+        self.leases.go_back(kept.newest, at);
     }
 
     /// Nobody waits any more for a create that has no effect yet.

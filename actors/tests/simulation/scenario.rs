@@ -48,10 +48,15 @@ kinds! {
     Emptied 250,
     // Calls that panic.
     GitHubPanics 3, BackendPanics 3, StorePanics 2, ObserverPanics 2,
+    // The store loses its last writes.
+    GoesBack 250,
 }
 
 /// How many kinds there were before there were several managers: what the older seeds decide is not to change.
 const FIRST_KINDS: usize = Kind::ReplicaCrash as usize;
+
+/// The seeds from which on a store that is shared may lose its last writes, for the same reason.
+const GOES_BACK_FROM: u64 = 1_000_000;
 
 /// Minutes into the run: the last job has come; faults have healed.
 const JOBS_UNTIL: u64 = 90;
@@ -100,6 +105,9 @@ impl Scenario {
         let density = chance.pick(&[0, 100, 300, 500]);
         let more = Kind::ALL[FIRST_KINDS..].iter().copied().filter(|_| chance.per_mille(density));
         scenario.kinds.extend(more.collect::<Vec<_>>());
+        if !scenario.is_shared() || seed < GOES_BACK_FROM {
+            scenario.kinds.remove(&Kind::GoesBack);
+        }
         scenario
     }
 
@@ -141,6 +149,11 @@ impl Scenario {
             replicas: 0,
             tells_of_jobs: true,
         }
+    }
+
+    /// Whether the store may lose something.
+    pub fn forgets(&self) -> bool {
+        self.has(Kind::Emptied) || self.has(Kind::GoesBack)
     }
 
     pub fn has(&self, kind: Kind) -> bool {

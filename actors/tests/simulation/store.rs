@@ -16,7 +16,7 @@ use super::scenario::Kind;
 use super::world::{Site, State};
 
 /// What is saved.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Books {
     deliveries: BTreeSet<DeliveryId>,
     assigned: BTreeMap<JobId, GroupName>,
@@ -24,6 +24,8 @@ pub struct Books {
     cursor: u64,
     token: u64,
     tokens: BTreeMap<GroupName, u64>,
+    /// The number of each group's last write.
+    saved: BTreeMap<GroupName, u64>,
     groups: BTreeMap<GroupName, GroupSnapshot>,
     pub jobs: BTreeMap<JobId, Arc<Job>>,
     pub runners: BTreeMap<RunnerName, Arc<Runner>>,
@@ -38,6 +40,11 @@ impl Books {
     /// All is lost. What counts is not: it goes by the clock.
     pub fn empty(&mut self) {
         *self = Self { token: self.token, ..Self::default() };
+    }
+
+    /// The last writes are lost; `self` is what the store goes back to. What counts is not lost, as above.
+    pub fn after(self, lost: &Self) -> Self {
+        Self { token: lost.token, cursor: lost.cursor, ..self }
     }
 
     /// Runners that are not final.
@@ -113,8 +120,9 @@ impl Store for Site {
         let mut state = self.enter().await;
         for entry in &entries {
             if let (JobAction::InProgress, Some(runner)) = (entry.delivery.event.action, &entry.delivery.event.runner) {
-                // Another group's runner is that group's concern, and that reads an inbox of its own.
-                if group.owns_name(&runner.name) {
+                // Another group's runner is that group's concern, and that reads an inbox of its own; what nobody tracks
+                // is asked for at GitHub before it is removed.
+                if group.owns_name(&runner.name) && state.books.runners.contains_key(runner.name.as_str()) {
                     state.heard(&runner.name);
                 }
             }
@@ -124,7 +132,7 @@ impl Store for Site {
 
     async fn acquire(&self, group: &GroupName) -> Result<FencingToken, StoreError> {
         self.pause(1, 10).await;
-        let token = {
+        let (token, seq) = {
             let mut state = self.books().await?;
             if state.faults.strikes(Kind::LoadFails) {
                 state.disturbed(self.life);
@@ -136,11 +144,11 @@ impl Store for Site {
             state.books.token += 1;
             let token = state.books.token;
             state.books.tokens.insert(group.clone(), token);
-            self.me.acquired(group, token);
             state.acquired(group, self.life, token);
-            token
+            (token, state.numbered(group))
         };
         self.written().await;
+        self.me.acknowledged(group, token, seq);
         Ok(FencingToken(token))
     }
 
@@ -167,7 +175,7 @@ impl Store for Site {
 
     async fn save(&self, group: &GroupName, token: FencingToken, changes: Changes) -> Result<(), StoreError> {
         // In the order of the calls, whatever the answers take.
-        let (result, stalls) = {
+        let (result, stalls, seq) = {
             let mut state = self.books().await?;
             let stalls = state.faults.strikes(Kind::StoreStalls);
             let stalls = if stalls { state.faults.between(Kind::StoreStalls, 1_000, 40_000) } else { 0 };
@@ -176,24 +184,32 @@ impl Store for Site {
                 state.leases.disturbed(self.life, at, at + stalls);
             }
             let newest = state.books.tokens.get(group).copied();
-            if newest != Some(token.0) {
-                // Who was acknowledged this token and finds none, or an older one, knows that the store lost it.
-                let lost = self.me.has_acquired(group, token) && newest.is_none_or(|newest| newest < token.0);
-                let group = group.clone();
-                let error = if lost { StoreError::Forgotten { group } } else { StoreError::Fenced { group, token } };
-                (Err(error), stalls)
+            // Who was acknowledged this token, or a save under it, and finds an older one knows that the store lost it.
+            let acknowledged = self.me.last_acknowledged(group, token);
+            let lost = acknowledged.is_some_and(|seq| {
+                newest.is_none_or(|newest| newest < token.0)
+                    || newest == Some(token.0) && state.books.saved.get(group).is_none_or(|saved| *saved < seq)
+            });
+            if lost {
+                (Err(StoreError::Forgotten { group: group.clone() }), stalls, 0)
+            } else if newest != Some(token.0) {
+                (Err(StoreError::Fenced { group: group.clone(), token }), stalls, 0)
             } else if state.faults.strikes(Kind::SaveFails) {
-                (Err(unavailable("disk full")), stalls)
+                (Err(unavailable("disk full")), stalls, 0)
             } else {
                 state.check_save(group, token, self.life);
                 state.put(group, changes);
+                let seq = state.numbered(group);
                 let lost = state.faults.strikes(Kind::SaveLost);
-                (if lost { Err(unavailable("the answer is lost")) } else { Ok(()) }, stalls)
+                (if lost { Err(unavailable("the answer is lost")) } else { Ok(()) }, stalls, seq)
             }
         };
         self.written().await;
         self.panics(Kind::StorePanics);
         self.pause(1 + stalls, 15 + stalls).await;
+        if result.is_ok() {
+            self.me.acknowledged(group, token.0, seq);
+        }
         result
     }
 
@@ -244,6 +260,13 @@ impl Store for Site {
 }
 
 impl State {
+    /// The number of a write for a group.
+    fn numbered(&mut self, group: &GroupName) -> u64 {
+        self.saves += 1;
+        self.books.saved.insert(group.clone(), self.saves);
+        self.saves
+    }
+
     fn record(&mut self, delivery: &Arc<Delivery>, route: Route) -> Recorded {
         if !self.books.deliveries.insert(delivery.id.clone()) {
             return Recorded::Duplicate;

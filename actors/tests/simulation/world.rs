@@ -59,6 +59,9 @@ pub enum What {
     Recovers(usize),
     /// The store loses all that it has.
     Empty,
+    /// What the store has now is what it will go back to; it does.
+    Keep,
+    GoBack,
     /// Whether every group has an owner.
     Watch,
     /// GitHub refuses everything in one way; a backend has no capacity.
@@ -77,6 +80,8 @@ pub struct Machine {
     pub running: bool,
     /// Backends that list late show it from then on.
     pub listed_from: u64,
+    /// A listing has shown it.
+    pub shown: bool,
 }
 
 /// The state of the world. Times are milliseconds since its beginning, by its own clock.
@@ -118,6 +123,8 @@ pub struct State {
     pub balance: Chance,
     entropy: Chance,
     pub next_id: u64,
+    /// Numbers the writes of the store that give a group an owner, or save it.
+    pub saves: u64,
     pub transcript: Transcript,
 }
 
@@ -224,6 +231,7 @@ impl World {
             balance: Chance::new(scenario.seed, 7),
             entropy: Chance::new(scenario.seed, 3),
             next_id: 0,
+            saves: 0,
             transcript: Transcript { hash: 0xcbf2_9ce4_8422_2325, count: 0, lines: vec![], keep },
             scenario: scenario.clone(),
         };
@@ -319,6 +327,7 @@ impl State {
 
     /// A life of a manager is over.
     pub fn ends(&mut self, slot: usize) {
+        self.leases.leaves(self.lives[slot], self.elapsed());
         self.life += 1;
         self.lives[slot] = self.life;
         self.members.recovers(slot);
@@ -331,7 +340,7 @@ impl State {
             if self.faults.strikes(Kind::ListsLate) { self.faults.between(Kind::ListsLate, 1, 90_000) } else { 0 };
         self.note(format_args!("instance {name} at {place}"));
         let listed_from = self.elapsed() + late;
-        self.machines.insert(name.to_owned(), Machine { owner, place, running: true, listed_from });
+        self.machines.insert(name.to_owned(), Machine { owner, place, running: true, listed_from, shown: false });
         let wait = self.chance.between(2_000, 60_000);
         self.after(wait, What::Boot(name.to_owned()));
         self.check_max(name);
@@ -378,7 +387,7 @@ pub fn foreign(state: &mut State) {
     let other = ManagerName::new("another").unwrap();
     let name = group.runner_name(8).to_string();
     let owner = Owner { manager: other, group };
-    state.machines.insert(name, Machine { owner, place: "near".into(), running: true, listed_from: 0 });
+    state.machines.insert(name, Machine { owner, place: "near".into(), running: true, listed_from: 0, shown: false });
 }
 
 /// The names of what [`foreign`] made.

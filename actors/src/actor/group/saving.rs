@@ -8,7 +8,7 @@ use super::{GroupMsg, LOST, State};
 use crate::actor::runner::{Msg as RunnerMsg, SAVE_RETRY};
 use crate::id::FencingToken;
 use crate::port::StoreError;
-use crate::port::store::Changes;
+use crate::port::store::{Changes, Loaded};
 
 impl State {
     pub(super) fn flush(&mut self, myself: &ActorRef<GroupMsg>) {
@@ -106,26 +106,31 @@ impl State {
         running.acquiring = true;
         let (store, name, actor) = (Arc::clone(&self.args.world.store), self.name().clone(), myself.clone());
         self.task(async move {
-            let acquired = store.acquire(&name).await;
-            let _ = actor.cast(GroupMsg::Acquired(acquired));
+            let acquired = async { Ok((store.acquire(&name).await?, store.load(&name).await?)) };
+            let _ = actor.cast(GroupMsg::Acquired(acquired.await));
         });
     }
 
     /// Everything this process knows is saved again under the new token: the group and its jobs here, each runner by
-    /// its actor, or here where it has none.
-    pub(super) fn acquired(&mut self, myself: &ActorRef<GroupMsg>, result: Result<FencingToken, StoreError>) {
+    /// its actor, or here where it has none. One that the store still has, and that is gone, gets an actor for it.
+    pub(super) async fn acquired(
+        &mut self,
+        myself: &ActorRef<GroupMsg>,
+        result: Result<(FencingToken, Loaded), StoreError>,
+    ) {
         let now = self.now();
         let Some(running) = &mut self.running else { return };
         match result {
-            Ok(token) => {
+            Ok((token, loaded)) => {
                 self.interpreter.set_token(token);
                 running.acquiring = false;
                 running.rewrite = true;
                 running.reread = running.reading;
-                running.group.write_again(now);
                 for runner in running.runners.values() {
                     let _ = runner.cast(RunnerMsg::WriteAgain);
                 }
+                let effects = running.group.write_again(loaded.runners, now);
+                self.perform(myself, effects).await;
                 self.flush(myself);
                 self.read_inbox(myself);
             }

@@ -9,6 +9,7 @@ use crate::id::{Cursor, JobId, RunnerName};
 use crate::machine::runner as runner_machine;
 use crate::model::group::Suspect;
 use crate::model::inbox::InboxEntry;
+use crate::model::runner::Runner;
 
 impl Group {
     /// Wakes the runners that were loaded, and tells them what the inbox has of them; for a group that was just built.
@@ -43,12 +44,21 @@ impl Group {
     }
 
     /// The store lost what was saved: marks everything as changed. Each runner holds its place in the snapshot until it is
-    /// saved again: the group may begin anew before.
-    pub fn write_again(&mut self, now: Timestamp) {
+    /// saved again: the group may begin anew before. `stored`: the runners that the store has; those that are not known here
+    /// were gone already, and are so again.
+    #[must_use]
+    pub fn write_again(&mut self, stored: Vec<Runner>, now: Timestamp) -> Vec<Effect> {
         self.hear_again();
         self.dirty_jobs.extend(self.jobs.keys().copied());
         let suspect = Suspect { since: now, times: 0, missed: false };
         self.lost.extend(self.fleet.iter().map(|runner| (runner.name.clone(), suspect)));
+        let gone = stored.into_iter().filter(|runner| self.fleet.get(&runner.name).is_none());
+        gone.map(|mut runner| {
+            runner_machine::was_gone(&mut runner, now);
+            // It has nothing to do but to be saved.
+            Effect::Spawn(Arc::new(runner), runner_machine::Event::Tick)
+        })
+        .collect()
     }
 
     /// The inbox is to be read from its beginning, since a store that lost it may begin its cursors anew. What comes twice

@@ -127,7 +127,7 @@ fn until_all_is_saved_again_in_a_store_that_lost_it_each_runner_holds_its_place(
     w.deliver("q2", 2, Queued, None);
     w.start_all();
     let (one, other) = (w.in_state(RunnerState::Starting)[0].clone(), w.in_state(RunnerState::Starting)[1].clone());
-    w.group.write_again(w.now);
+    assert!(w.group.write_again(vec![], w.now).is_empty());
     let mut neither = again(&mut w, &[]);
     neither.deliver("q3", 3, Queued, None);
     assert!(!neither.group.has_capacity() && neither.runners.is_empty(), "two of two exist");
@@ -144,4 +144,23 @@ fn until_all_is_saved_again_in_a_store_that_lost_it_each_runner_holds_its_place(
     let whole = again(&mut w, &[&one]);
     assert!(whole.group.snapshot().suspects.is_empty() && whole.group.has_capacity());
     assert!(w.in_state(RunnerState::Registering).is_empty(), "nothing counted twice");
+}
+
+#[test]
+fn a_runner_that_a_store_has_again_after_it_was_gone_is_ended_and_holds_no_place() {
+    let mut w = World::new(0, 1);
+    w.deliver("q1", 1, Queued, None);
+    w.start_all();
+    let name = w.in_state(RunnerState::Starting)[0].clone();
+    let before = w.runners[&name].clone();
+    w.deliver("p1", 1, InProgress, Some(&name));
+    w.deliver("c1", 1, Completed, Some(&name));
+    w.finish_removals();
+    assert!(w.group.fleet().get(&name).is_none());
+
+    let effects = w.group.write_again(vec![before], w.now);
+    let [Effect::Spawn(runner, _)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((&runner.name, runner.state), (&name, RunnerState::Gone));
+    assert!(w.group.has_capacity());
+    assert!(w.group.runner_changed(Arc::clone(runner), w.now).is_empty());
 }
