@@ -98,19 +98,26 @@ struct Place {
     limits: BackendLimits,
     backend: Arc<dyn Backend>,
     calls: Semaphore,
-    /// Until when it asked to be left alone with creates.
-    paused_until: Mutex<Option<Instant>>,
+    /// Until when it asked to be left alone with creates, and its words.
+    paused: Mutex<Option<(Instant, String)>>,
 }
 
 impl Place {
-    /// What is left of the pause that it asked for.
-    fn pause(&self) -> Option<Duration> {
-        let until = (*self.paused_until.lock().unwrap_or_else(PoisonError::into_inner))?;
-        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    /// What is left of the pause that it asked for, as it would say itself.
+    fn pause(&self) -> Option<BackendError> {
+        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, text) = paused.as_ref()?;
+        let left = until.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then(|| BackendError::Throttled { text: text.clone(), retry_after: Some(left) })
     }
 
-    fn asks_for(&self, wait: Duration) {
-        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(wait);
+    /// The longest pause counts.
+    fn asks_for(&self, wait: Duration, text: &str) {
+        let Some(until) = Instant::now().checked_add(wait) else { return };
+        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        if paused.as_ref().is_none_or(|(before, _)| *before < until) {
+            *paused = Some((until, text.to_owned()));
+        }
     }
 }
 
@@ -139,7 +146,7 @@ impl Interpreter {
             limits: limits.clone(),
             backend: Arc::clone(backend),
             calls: Semaphore::new(limits.max_concurrency.max(1)),
-            paused_until: Mutex::default(),
+            paused: Mutex::default(),
         };
         Self {
             token: AtomicU64::new(0),
@@ -380,9 +387,8 @@ impl Interpreter {
             return Err(BackendError::Unavailable("the manager is stopping".to_owned()));
         };
         // Another create was told so while this one was on its way, or waited for its turn.
-        if let Some(left) = place.pause().filter(|_| creates) {
-            let text = "not asked again before the pause that it asked for is over".to_owned();
-            return Err(BackendError::Throttled { text, retry_after: Some(left) });
+        if let Some(error) = place.pause().filter(|_| creates) {
+            return Err(error);
         }
         let BackendLimits { create_timeout, delete_timeout, .. } = place.limits;
         let deadline = if creates { create_timeout } else { delete_timeout };
@@ -396,10 +402,10 @@ impl Interpreter {
             }
             None => Err(BackendError::Timeout(format!("no answer to {operation} before {LEASE_OVER}"))),
         };
-        if let Err(BackendError::Throttled { retry_after: Some(wait), .. }) = &result
+        if let Err(BackendError::Throttled { retry_after: Some(wait), text }) = &result
             && creates
         {
-            place.asks_for(*wait);
+            place.asks_for(*wait, text);
         }
         self.world.observer.observe(&Observation::BackendCall {
             backend: &place.limits.name,

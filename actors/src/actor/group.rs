@@ -509,6 +509,7 @@ impl State {
     fn runner_ended(&mut self, actor: ActorId) {
         if let Some(running) = &mut self.running
             && let Some(name) = running.names.remove(&actor)
+            && running.runners.get(&name).is_some_and(|current| current.get_id() == actor)
         {
             running.runners.remove(&name);
             running.restarts.remove(&name);

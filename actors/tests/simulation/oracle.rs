@@ -94,11 +94,11 @@ impl State {
         let (max, group) = (group.max as usize, group.name.clone());
         let lost = |name: &str| self.oracle.went.contains(name) && !self.books.runners.contains_key(name);
         let hidden = |name: &str, m: &Machine| {
-            let late = self.members.emptied_at.is_some_and(|at| m.listed_from > at) && !m.shown;
+            let late = self.members.emptied_at.is_some_and(|at| m.made_at <= at && m.listed_from > at) && !m.shown;
             late && !self.runners.contains_key(name) && !self.books.runners.contains_key(name)
         };
         let ours = |m: &Machine| m.owner.group == group && m.owner.manager.as_str() == MANAGER;
-        let made = self.machines.iter().filter(|(name, m)| ours(m) && !lost(name) && !hidden(name, m));
+        let made = self.machines.iter().filter(|(name, m)| ours(m) && (m.shown || !lost(name)) && !hidden(name, m));
         let coming = self
             .creating
             .iter()
@@ -218,7 +218,10 @@ impl State {
         let Some(group) = self.group_of(name).map(|group| group.name.clone()) else { return };
         let at = self.elapsed();
         let until = at + u64::try_from(wait.as_millis()).unwrap();
-        self.oracle.throttled.insert((group, place.to_owned()), (life, at, until));
+        let pause = self.oracle.throttled.entry((group, place.to_owned())).or_default();
+        if pause.0 != life || pause.2 < until {
+            *pause = (life, at, until);
+        }
     }
 
     pub fn check_create(&mut self, name: &str, place: &str, by: u64) {
@@ -256,7 +259,8 @@ impl State {
         // owner may remember more than was told since, and has to take it for the rest.
         let unknowable = |id: u64| {
             let told = self.as_told(JobId(id)) == Some(JobStatus::Queued);
-            self.scenario.has(Kind::RecordsDown) && (!told || self.oracle.forgot.contains(&JobId(id)))
+            let waits = self.books.jobs.get(&JobId(id)).is_some_and(|job| job.status == JobStatus::Queued);
+            self.scenario.has(Kind::RecordsDown) && (!told || self.oracle.forgot.contains(&JobId(id)) && !waits)
         };
         left.filter(|job| !unknowable(job.id)).map(|job| job.id).collect()
     }

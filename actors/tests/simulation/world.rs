@@ -80,6 +80,7 @@ pub struct Machine {
     pub running: bool,
     /// Backends that list late show it from then on.
     pub listed_from: u64,
+    pub made_at: u64,
     /// A listing has shown it.
     pub shown: bool,
 }
@@ -339,8 +340,9 @@ impl State {
         let late =
             if self.faults.strikes(Kind::ListsLate) { self.faults.between(Kind::ListsLate, 1, 90_000) } else { 0 };
         self.note(format_args!("instance {name} at {place}"));
-        let listed_from = self.elapsed() + late;
-        self.machines.insert(name.to_owned(), Machine { owner, place, running: true, listed_from, shown: false });
+        let (made_at, listed_from) = (self.elapsed(), self.elapsed() + late);
+        self.machines
+            .insert(name.to_owned(), Machine { owner, place, running: true, listed_from, made_at, shown: false });
         let wait = self.chance.between(2_000, 60_000);
         self.after(wait, What::Boot(name.to_owned()));
         self.check_max(name);
@@ -387,7 +389,9 @@ pub fn foreign(state: &mut State) {
     let other = ManagerName::new("another").unwrap();
     let name = group.runner_name(8).to_string();
     let owner = Owner { manager: other, group };
-    state.machines.insert(name, Machine { owner, place: "near".into(), running: true, listed_from: 0, shown: false });
+    state
+        .machines
+        .insert(name, Machine { owner, place: "near".into(), running: true, listed_from: 0, made_at: 0, shown: false });
 }
 
 /// The names of what [`foreign`] made.

@@ -50,16 +50,19 @@ impl Group {
         known: Option<Job>,
         effects: &mut Vec<Effect>,
     ) {
-        let over = |job: &Job| job.status == JobStatus::Completed;
-        let elsewhere = !assigned && known.as_ref().is_some_and(over);
+        let elsewhere = known.as_ref().filter(|_| !assigned).map(is_over);
         let runner = if assigned { self.job_event(delivery, known, effects) } else { delivery.event.runner.clone() };
         let job = delivery.event.job.id;
-        let over = elsewhere || assigned && self.jobs.get(&job).is_some_and(|job| over(job));
+        let own = self.jobs.get(&job).filter(|_| assigned).map(|job| is_over(job));
         if let Some(name) = runner.as_ref().and_then(|r| self.our_runner(r)) {
             match delivery.event.action {
                 JobAction::Completed => self.tell_news(name, JobNews { job, completed: true }, effects),
                 // Of a job that is over nothing more will be heard.
-                JobAction::InProgress => self.tell_news(name, JobNews { job, completed: over }, effects),
+                JobAction::InProgress => {
+                    if let Some(completed) = elsewhere.or(own).unwrap_or(Some(false)) {
+                        self.tell_news(name, JobNews { job, completed }, effects);
+                    }
+                }
                 JobAction::Queued | JobAction::Waiting => {}
             }
         }
@@ -194,6 +197,12 @@ impl Group {
             self.dirty_jobs.insert(id);
         }
     }
+}
+
+/// Whether a job is over. None when that is a guess, because GitHub did not know it: what it runs on is up to GitHub then.
+fn is_over(job: &Job) -> Option<bool> {
+    let over = job.status == JobStatus::Completed;
+    (!over || job.conclusion.as_deref() != Some(job_machine::FORGOTTEN)).then_some(over)
 }
 
 pub(super) fn event_of(news: JobNews) -> runner_machine::Event {

@@ -44,21 +44,28 @@ impl Group {
     }
 
     /// The store lost what was saved: marks everything as changed. Each runner holds its place in the snapshot until it is
-    /// saved again: the group may begin anew before. `stored`: the runners that the store has; those that are not known here
-    /// were gone already, and are so again.
+    /// saved again: the group may begin anew before. `stored`: the runners that the store has. One that was gone here is so
+    /// again; one that nobody knows here is taken over.
     #[must_use]
     pub fn write_again(&mut self, stored: Vec<Runner>, now: Timestamp) -> Vec<Effect> {
         self.hear_again();
         self.dirty_jobs.extend(self.jobs.keys().copied());
+        let unknown: Vec<Runner> = stored.into_iter().filter(|r| self.fleet.get(&r.name).is_none()).collect();
+        let mut effects = vec![];
+        for mut runner in unknown {
+            if self.fleet.ended_since(runner.name.as_str(), Timestamp::MIN) {
+                runner_machine::was_gone(&mut runner, now);
+                // It has nothing to do but to be saved.
+                effects.push(Effect::Spawn(Arc::new(runner), runner_machine::Event::Tick));
+            } else {
+                let runner = Arc::new(runner);
+                self.fleet.put(Arc::clone(&runner));
+                effects.push(Effect::Spawn(runner, runner_machine::Event::Recovered));
+            }
+        }
         let suspect = Suspect { since: now, times: 0, missed: false };
         self.lost.extend(self.fleet.iter().map(|runner| (runner.name.clone(), suspect)));
-        let gone = stored.into_iter().filter(|runner| self.fleet.get(&runner.name).is_none());
-        gone.map(|mut runner| {
-            runner_machine::was_gone(&mut runner, now);
-            // It has nothing to do but to be saved.
-            Effect::Spawn(Arc::new(runner), runner_machine::Event::Tick)
-        })
-        .collect()
+        effects
     }
 
     /// The inbox is to be read from its beginning, since a store that lost it may begin its cursors anew. What comes twice

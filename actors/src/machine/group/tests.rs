@@ -370,10 +370,15 @@ fn a_runner_that_took_a_job_of_another_group_that_is_over_has_nothing_more_to_do
     job_machine::apply(&mut known, &delivery("c", 1, Completed));
     let mut late = delivery("p", 1, InProgress);
     late.event.runner = Some(RunnerRef { id: None, name: name.to_string() });
-    let entry = InboxEntry { cursor: Cursor(1), delivery: late, assigned: false, known: Some(known) };
-    let effects = w.group.delivered(entry, w.now);
-    w.run(effects);
-    assert_eq!(w.runners[&name].state, RunnerState::Deleting, "its job never ends again");
+    let mut tell = |cursor, known: &Job| {
+        let (cursor, known) = (Cursor(cursor), Some(known.clone()));
+        let effects = w.group.delivered(InboxEntry { cursor, delivery: late.clone(), assigned: false, known }, w.now);
+        w.run(effects);
+        w.runners[&name].state
+    };
+    let forgotten = Job { conclusion: Some(job_machine::FORGOTTEN.to_owned()), ..known.clone() };
+    assert_eq!(tell(1, &forgotten), RunnerState::Starting, "it may run: GitHub only did not know it");
+    assert_eq!(tell(2, &known), RunnerState::Deleting, "its job never ends again");
 }
 
 #[test]

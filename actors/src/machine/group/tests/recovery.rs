@@ -158,9 +158,16 @@ fn a_runner_that_a_store_has_again_after_it_was_gone_is_ended_and_holds_no_place
     w.finish_removals();
     assert!(w.group.fleet().get(&name).is_none());
 
-    let effects = w.group.write_again(vec![before], w.now);
+    let effects = w.group.write_again(vec![before.clone()], w.now);
     let [Effect::Spawn(runner, _)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!((&runner.name, runner.state), (&name, RunnerState::Gone));
     assert!(w.group.has_capacity());
     assert!(w.group.runner_changed(Arc::clone(runner), w.now).is_empty());
+
+    // One that another owner made meanwhile is taken over, and holds its place.
+    let other = Runner { name: RunnerName::new("octo-zzzzzzzz").unwrap(), ..Runner::clone(&before) };
+    let effects = w.group.write_again(vec![other.clone()], w.now);
+    let [Effect::Spawn(runner, Event::Recovered)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(**runner, other);
+    assert!(!w.group.has_capacity());
 }
