@@ -30,9 +30,9 @@ const STEP: Duration = Duration::from_millis(500);
 /// Rows of the table.
 const ROWS: usize = 10;
 /// What memory may grow by between the first and the last third of the measured time, kB: the noise of the allocator and
-/// the page caches of SQLite. In three minutes some 150 webhooks come in between, in thirty some 1,700: four kilobytes
-/// kept of each are seen in the long run; the short one sees only what is kept of bodies or listings.
-const MEMORY_NOISE: u64 = 6 << 10;
+/// the page caches of SQLite. In three minutes some 150 webhooks come in between, in thirty some 1,700: two or three
+/// kilobytes kept of each are seen in the long run, what is kept of bodies or listings in the short one.
+const MEMORY_NOISE: u64 = 4 << 10;
 /// What the least number of open files, threads and tasks may differ by: connections that are kept for the next request,
 /// which are more after a burst. In three minutes some 60 jobs come in between.
 const COUNT_NOISE: u64 = 16;

@@ -112,7 +112,7 @@ impl State {
     }
 
     /// Everything this process knows is saved again under the new token: the group and its jobs here, each runner by
-    /// its actor, or here where it has none. One that the store still has, and that is gone, gets an actor for it.
+    /// its actor, or here where it has none. Those that the store has and the fleet has not get actors too.
     pub(super) async fn acquired(
         &mut self,
         myself: &ActorRef<GroupMsg>,
